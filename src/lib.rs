@@ -1,1 +1,10 @@
+//! The map of the crate. Dependencies point one way:
+//! `bin` → `planner`, `dispatcher`, `receipts` → `ledger`, `providers` → `domain` → `api`.
+//!
+//! - [`clock`]: the one place where time is read.
+//! - [`webhooks`]: Standard Webhooks signatures, for requests that go out and receipts that come in.
+//! - [`simulator`]: `chat-simulator`, a gateway with a ledger and faults, the oracle of the tests.
 
+#![forbid(unsafe_code)]
+
+pub mod clock;

@@ -1,0 +1,15 @@
+//! The one place where time is read; everything else takes it as an argument.
+
+use jiff::{Timestamp, Unit};
+
+/// Wall-clock time in whole milliseconds, for records that people and other systems read.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::now().round(Unit::Millisecond).expect("should round a current time to milliseconds")
+}
+
+/// Monotonic time, for time-outs, rates and leases.
+#[must_use]
+pub fn monotonic() -> std::time::Instant {
+    std::time::Instant::now()
+}
