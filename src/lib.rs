@@ -5,6 +5,6 @@
 //! - [`webhooks`]: Standard Webhooks signatures, for requests that go out and receipts that come in.
 //! - [`simulator`]: `chat-simulator`, a gateway with a ledger and faults, the oracle of the tests.
 
-#![forbid(unsafe_code)]
-
+pub mod api;
 pub mod clock;
+pub mod domain;

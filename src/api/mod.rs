@@ -1,0 +1,42 @@
+//! The resources of group `broadcast-operator.dev`: types only, a file per kind.
+//!
+//! Every doc comment on a field is what `kubectl explain` prints. The manifests in `crds/` are made from these
+//! types by [`crds::yaml`].
+
+mod batch;
+mod broadcast;
+mod broadcast_status;
+mod channel;
+mod conditions;
+pub mod crds;
+mod references;
+
+pub use batch::{BatchCounts, BatchStatus, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity, Claim};
+pub use broadcast::{
+    Broadcast, BroadcastSpec, Chat, Include, MessageContent, OnUnknown, Pacing, Recipients, RestartFrom,
+    Retry, Source,
+};
+pub use broadcast_status::{
+    BatchProgress, BroadcastStatus, ChatOutcome, Counts, Lineage, OutcomeError, OutcomeName, Resolved,
+};
+pub use channel::{BroadcastChannel, BroadcastChannelSpec, ChannelStatus, HttpChannel, Limits, ProviderName};
+pub use conditions::{Condition, ConditionStatus};
+pub use references::{KeyRef, LocalRef, ObjectRef};
+
+/// API group of all kinds.
+pub const GROUP: &str = "broadcast-operator.dev";
+
+/// Label on a page (and on a restart's child) that names its Broadcast.
+pub const BROADCAST_LABEL: &str = "broadcast-operator.dev/broadcast";
+
+/// Label on a Broadcast made by a restart: the name of its source.
+pub const RESTARTED_FROM_LABEL: &str = "broadcast-operator.dev/restarted-from";
+
+/// Annotation that asks for a restart: any new token makes the operator create the child Broadcast, once.
+pub const RESTART_ANNOTATION: &str = "broadcast-operator.dev/restart";
+
+/// Finalizer that keeps a Broadcast until the requests in flight are recorded.
+pub const FINALIZER: &str = "broadcast-operator.dev/drain";
+
+/// Longest name of a Broadcast: its pages add `-00000` and are found by a label, whose values have 63 characters.
+pub const MAX_BROADCAST_NAME: usize = 57;

@@ -1,0 +1,228 @@
+//! The outcome of one chat, and the laws by which two views of it are merged.
+//!
+//! Merging is the join of a semilattice: commutative, associative, idempotent and monotone. So it does not matter in
+//! which order the gateway's answer, its receipts and a recovered page come together, nor how often.
+
+use std::cmp::Reverse;
+
+use jiff::Timestamp;
+
+pub use crate::api::OutcomeName as Outcome;
+
+/// Longest detail kept of a gateway's error, in characters: a page of such rows stays below the API server's limits.
+pub const MAX_DETAIL: usize = 160;
+/// Longest error code kept, in characters.
+pub const MAX_CODE: usize = 64;
+/// Longest message id kept, in bytes. A longer one is dropped: half an id finds nothing.
+pub const MAX_MESSAGE_ID: usize = 128;
+
+/// What is known of one chat of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Outcome so far.
+    pub outcome: Outcome,
+    /// When the outcome became known; for a Pending row with attempts, when the last try ended.
+    pub time: Option<Timestamp>,
+    /// Tries so far.
+    pub attempts: u32,
+    /// The gateway's id of the message, or empty.
+    pub message_id: String,
+    /// Error code, or empty.
+    pub code: String,
+    /// What the gateway said, or empty.
+    pub detail: String,
+}
+
+impl Row {
+    /// A chat that is yet to be sent to.
+    #[must_use]
+    pub fn pending() -> Self {
+        Self {
+            outcome: Outcome::Pending,
+            time: None,
+            attempts: 0,
+            message_id: String::new(),
+            code: String::new(),
+            detail: String::new(),
+        }
+    }
+
+    /// A chat that is never sent to, and why.
+    #[must_use]
+    pub fn skipped(reason: &str) -> Self {
+        Self { outcome: Outcome::Skipped, ..Self::pending() }.with_error(reason, "")
+    }
+
+    /// A row with this outcome, known since `time`.
+    #[must_use]
+    pub fn known(outcome: Outcome, attempts: u32, time: Timestamp) -> Self {
+        Self { outcome, time: Some(time), attempts, ..Self::pending() }
+    }
+
+    /// The same row with the gateway's id of the message.
+    #[must_use]
+    pub fn with_message_id(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.message_id);
+        if id.len() > MAX_MESSAGE_ID {
+            self.message_id.clear();
+        }
+        self
+    }
+
+    /// The same row with an error, cut to what a page has room for.
+    #[must_use]
+    pub fn with_error(mut self, code: &str, detail: &str) -> Self {
+        self.code = printable(code, MAX_CODE);
+        self.detail = printable(detail, MAX_DETAIL);
+        self
+    }
+
+    /// Whether the gateway has said or shown what became of the message.
+    #[must_use]
+    pub fn has_evidence(&self) -> bool {
+        rank(self.outcome) >= rank(Outcome::Sent) && self.outcome != Outcome::Skipped
+    }
+
+    /// Takes in another view of the same chat. The greater evidence wins; message ids and attempts are kept of both.
+    pub fn merge(&mut self, other: &Self) {
+        let attempts = self.attempts.max(other.attempts);
+        let message_id = (&self.message_id).max(&other.message_id).clone();
+        if weight(other) > weight(self) {
+            self.clone_from(other);
+        }
+        self.attempts = attempts;
+        self.message_id = message_id;
+    }
+}
+
+/// Order of evidence.
+fn rank(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Pending => 0,
+        Outcome::Cancelled => 1,
+        Outcome::Unknown => 2,
+        Outcome::Sent => 3,
+        Outcome::Failed => 4,
+        Outcome::Delivered => 5,
+        Outcome::Read => 6,
+        Outcome::Skipped => 7,
+    }
+}
+
+/// A total order over what a row says: evidence before guesses; among guesses the later try; among equals the one with
+/// a reason, and then the earlier one.
+fn weight(row: &Row) -> impl Ord + use<'_> {
+    let evidence = row.has_evidence() || row.outcome == Outcome::Skipped;
+    let try_number = if evidence { 0 } else { row.attempts };
+    (evidence, try_number, rank(row.outcome), !row.code.is_empty(), Reverse(row.time), &row.code, &row.detail)
+}
+
+/// One line without control characters, cut to `longest` characters.
+fn printable(text: &str, longest: usize) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect();
+    clean.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_row() -> impl Strategy<Value = Row> {
+        let outcome = prop::sample::select(vec![
+            Outcome::Pending,
+            Outcome::Cancelled,
+            Outcome::Unknown,
+            Outcome::Sent,
+            Outcome::Failed,
+            Outcome::Delivered,
+            Outcome::Read,
+        ]);
+        let time =
+            prop::option::of(0_i64..4).prop_map(|s| s.map(|s| Timestamp::from_second(s).expect("small")));
+        let text = || prop::sample::select(vec!["", "a", "b"]);
+        (outcome, time, 0_u32..4, text(), text(), text()).prop_map(
+            |(outcome, time, attempts, id, code, detail)| Row {
+                outcome,
+                time,
+                attempts,
+                message_id: id.into(),
+                code: code.into(),
+                detail: detail.into(),
+            },
+        )
+    }
+
+    fn merged(a: &Row, b: &Row) -> Row {
+        let mut row = a.clone();
+        row.merge(b);
+        row
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative(a in any_row(), b in any_row()) {
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+        }
+
+        #[test]
+        fn merging_is_associative(a in any_row(), b in any_row(), c in any_row()) {
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+        }
+
+        #[test]
+        fn merging_is_idempotent_and_monotone(a in any_row(), b in any_row()) {
+            let both = merged(&a, &b);
+            prop_assert_eq!(merged(&both, &a), both.clone());
+            prop_assert_eq!(merged(&both, &b), both.clone());
+            prop_assert!(weight(&both) >= weight(&a));
+        }
+
+        #[test]
+        fn evidence_is_never_lost(a in any_row(), b in any_row()) {
+            prop_assert_eq!(merged(&a, &b).has_evidence(), a.has_evidence() || b.has_evidence());
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("small")
+    }
+
+    #[test]
+    fn a_late_sent_does_not_take_a_read_back() {
+        let mut row = Row::known(Outcome::Read, 1, at(5));
+        row.merge(&Row::known(Outcome::Sent, 1, at(9)).with_message_id("m1"));
+        assert_eq!((row.outcome, row.message_id.as_str()), (Outcome::Read, "m1"));
+    }
+
+    #[test]
+    fn a_resend_is_a_step_up_and_evidence_stops_it() {
+        let mut row = Row::known(Outcome::Unknown, 1, at(5));
+        row.merge(&Row::known(Outcome::Unknown, 2, at(6)));
+        assert_eq!(row.attempts, 2);
+        row.merge(&Row::known(Outcome::Delivered, 0, at(4)));
+        assert_eq!((row.outcome, row.attempts), (Outcome::Delivered, 2));
+    }
+
+    #[test]
+    fn a_delivery_beats_failed_and_unknown() {
+        for earlier in [Outcome::Failed, Outcome::Unknown] {
+            let mut row = Row::known(earlier, 1, at(5)).with_error("500", "oops");
+            row.merge(&Row::known(Outcome::Delivered, 0, at(9)));
+            assert_eq!((row.outcome, row.code.as_str()), (Outcome::Delivered, ""));
+        }
+    }
+
+    #[test]
+    fn an_error_text_is_not_replaced_by_an_empty_one() {
+        let mut row = Row::known(Outcome::Failed, 1, at(5)).with_error("131026", "not on this network");
+        row.merge(&Row::known(Outcome::Failed, 1, at(4)));
+        assert_eq!(row.code, "131026");
+    }
+
+    #[test]
+    fn errors_are_cut_and_cleaned() {
+        let row = Row::pending().with_error("a\nb", &"é".repeat(500));
+        assert_eq!((row.code.as_str(), row.detail.chars().count()), ("a b", MAX_DETAIL));
+    }
+}
