@@ -13,3 +13,8 @@ pub fn now() -> Timestamp {
 pub fn monotonic() -> std::time::Instant {
     std::time::Instant::now()
 }
+
+/// Waits. Nothing else in the crate sleeps, so that every wait is found by looking for its callers.
+pub async fn wait(time: std::time::Duration) {
+    tokio::time::sleep(time).await;
+}

@@ -7,4 +7,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod domain;
+pub mod ledger;
+pub mod observed;

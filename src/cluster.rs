@@ -1,0 +1,101 @@
+//! Calls to the API server: a client that never repeats a write by itself, and a bound on every call.
+
+use std::future::Future;
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// Longest wait for one call. The API server ends most requests after 60 s by itself; a status write takes
+/// milliseconds, so ten seconds without an answer is a lost answer.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A call to the API server that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// It answered with an error, or could not be reached.
+    #[error("the API server call failed: {0}")]
+    Call(#[source] Box<kube::Error>),
+    /// It did not answer in time.
+    #[error("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+impl From<kube::Error> for ApiError {
+    fn from(error: kube::Error) -> Self {
+        Self::Call(Box::new(error))
+    }
+}
+
+impl ApiError {
+    /// The answer of the API server, where there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Self::Call(error) => match error.as_ref() {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Self::TimedOut => None,
+        }
+    }
+
+    /// The object has changed since it was read.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 409 && status.reason != "AlreadyExists")
+    }
+
+    /// An object of this name is there already.
+    #[must_use]
+    pub fn is_already_exists(&self) -> bool {
+        self.status().is_some_and(|status| status.reason == "AlreadyExists")
+    }
+
+    /// There is no such object.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 404)
+    }
+
+    /// The operator lacks a right.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 403)
+    }
+
+    /// A write that ended so may have been stored or not. Only an answer that names a reason why nothing was stored is
+    /// certain.
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        self.status().is_none_or(|status| !matches!(status.code, 400..=499))
+    }
+
+    /// Whether the same call may succeed later without anybody's help.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.is_ambiguous() || self.status().is_some_and(|status| status.code == 429)
+    }
+
+    /// One word for metrics.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self.status().map(|status| status.code) {
+            Some(404) => "NotFound",
+            Some(409) => "Conflict",
+            Some(403) => "Forbidden",
+            Some(422 | 400) => "Invalid",
+            Some(413) => "TooLarge",
+            Some(429) => "TooManyRequests",
+            Some(_) => "ServerError",
+            None => "NoAnswer",
+        }
+    }
+}
+
+/// Waits for one call, but not for ever.
+pub async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(ApiError::from),
+        Err(_) => Err(ApiError::TimedOut),
+    }
+}

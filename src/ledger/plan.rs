@@ -1,0 +1,132 @@
+//! Pages before the first send, and pages that a restart closes.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::{Resource, ResourceExt};
+
+use super::{Ledger, LedgerError};
+use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity};
+use crate::clock;
+use crate::cluster::{ApiError, within};
+use crate::domain::ids::{BroadcastUid, ObjectKey, page_name};
+use crate::domain::page::Page;
+
+/// A page that is closed for ever. Only the ledger makes one, after the closing was stored.
+#[derive(Clone, Debug)]
+pub struct SealedPage(Page);
+
+impl Deref for SealedPage {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        &self.0
+    }
+}
+
+impl Ledger {
+    /// Creates page `index` of a Broadcast: first the recipients, then the outcomes. A page that an interrupted plan
+    /// left with the same recipients is taken over.
+    ///
+    /// # Errors
+    /// [`LedgerError::Foreign`] when a page of this name has another owner or other recipients.
+    pub async fn create_page(
+        &self,
+        broadcast: &Broadcast,
+        index: usize,
+        page: Page,
+    ) -> Result<(), LedgerError> {
+        let batch = batch_of(broadcast, index, &page);
+        let key = ObjectKey::new(broadcast.namespace().unwrap_or_default(), batch.name_any());
+        let api = self.api(&key.namespace);
+        let created = match within(api.create(&PostParams::default(), &batch)).await {
+            Ok(created) => created,
+            Err(error) if error.is_already_exists() || error.is_ambiguous() => {
+                self.created_before(&key, &batch, error).await?
+            }
+            Err(source) => return Err(LedgerError::Api { page: key, source }),
+        };
+        if created.status.as_ref().is_some_and(|status| !status.outcomes.is_empty()) {
+            return Ok(());
+        }
+        let next = BroadcastBatch { status: Some(page.status()), ..created };
+        self.put(&key, &next).await.map(drop)
+    }
+
+    /// Closes a page for ever. Rows that were not sent become Cancelled. Closing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`LedgerError::Claimed`] while requests of it are in flight.
+    pub async fn seal(&self, page: &ObjectKey, broadcast: &BroadcastUid) -> Result<SealedPage, LedgerError> {
+        let slot = self.slot(page);
+        let mut stored = slot.lock().await;
+        // The last stored version may be older than what another process has made of the page since.
+        *stored = None;
+        let now = clock::now();
+        self.write(page, broadcast, &slot, &mut stored, |content| {
+            if !content.is_sealed() {
+                content.seal(now).map_err(|_| LedgerError::Claimed { page: page.clone() })?;
+            }
+            Ok(SealedPage(content.clone()))
+        })
+        .await
+    }
+
+    /// All pages under the name of a Broadcast, and the UIDs that they belong to, read from the API server.
+    pub async fn list_pages(
+        &self,
+        namespace: &str,
+        broadcast: &str,
+    ) -> Result<Vec<(ObjectKey, BroadcastUid)>, LedgerError> {
+        let params = ListParams::default().labels(&format!("{BROADCAST_LABEL}={broadcast}"));
+        let list = within(self.api(namespace).list(&params))
+            .await
+            .map_err(|source| LedgerError::Api { page: ObjectKey::new(namespace, broadcast), source })?;
+        Ok(list
+            .items
+            .iter()
+            .map(|batch| {
+                (
+                    ObjectKey::new(namespace, batch.name_any()),
+                    BroadcastUid::new(batch.spec.broadcast.uid.clone()),
+                )
+            })
+            .collect())
+    }
+
+    async fn created_before(
+        &self,
+        key: &ObjectKey,
+        wanted: &BroadcastBatch,
+        error: ApiError,
+    ) -> Result<BroadcastBatch, LedgerError> {
+        let found = within(self.api(&key.namespace).get(&key.name)).await;
+        let found = found.map_err(|_| LedgerError::Api { page: key.clone(), source: error })?;
+        if found.spec == wanted.spec { Ok(found) } else { Err(LedgerError::Foreign { page: key.clone() }) }
+    }
+}
+
+fn batch_of(broadcast: &Broadcast, index: usize, page: &Page) -> BroadcastBatch {
+    let name = broadcast.name_any();
+    let owner: OwnerReference =
+        broadcast.controller_owner_ref(&()).expect("should have a name and a UID once stored");
+    let identity = BroadcastIdentity { name: name.clone(), uid: owner.uid.clone() };
+    let spec = BroadcastBatchSpec {
+        broadcast: identity,
+        index: i32::try_from(index).expect("should have fewer pages than i32 holds"),
+        recipients: page.recipients_csv(),
+    };
+    BroadcastBatch {
+        metadata: ObjectMeta {
+            name: Some(page_name(&name, index)),
+            namespace: broadcast.namespace(),
+            labels: Some(BTreeMap::from([(BROADCAST_LABEL.to_owned(), name)])),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec,
+        status: None,
+    }
+}

@@ -1,0 +1,203 @@
+//! One write: read fresh or go on from the last stored version, change, PUT with its resourceVersion, and on any doubt
+//! read again.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use kube::api::PostParams;
+
+use super::slot::{Slot, Stored, Waiting};
+use super::{Ledger, LedgerError, Merged};
+use crate::api::BroadcastBatch;
+use crate::clock;
+use crate::cluster::within;
+use crate::domain::ids::{BroadcastUid, ObjectKey};
+use crate::domain::page::Page;
+
+/// Waits between tries of one write. Conflicts are with another process or a person, which is rare; everything else is
+/// an API server in trouble, which must not be hammered.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Tries of a write that may be given up, such as a claim or a receipt: about 20 s.
+const TRIES: usize = 12;
+
+impl Ledger {
+    /// Changes a page and stores it, together with all evidence that waits for it. `change` may run several times, each
+    /// time on the page as it is stored then.
+    ///
+    /// # Errors
+    /// When `change` refuses, the page is gone or foreign, or the API server does not take it within the tries. Waiting
+    /// evidence is then answered with an error, so that its sender repeats it.
+    pub(super) async fn write<T>(
+        &self,
+        key: &ObjectKey,
+        broadcast: &BroadcastUid,
+        slot: &Slot,
+        stored: &mut Option<Stored>,
+        mut change: impl FnMut(&mut Page) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut waits = waits().with_max_times(TRIES).build();
+        loop {
+            let waiting = slot.take_waiting();
+            match self.write_once(key, broadcast, stored, &waiting, &mut change).await {
+                Ok((value, merged)) => {
+                    for (waiting, merged) in waiting.into_iter().zip(merged) {
+                        waiting.answer(Ok(merged));
+                    }
+                    return Ok(value);
+                }
+                Err(Failure::Final(error)) => {
+                    self.put_back_or_refuse(key, slot, waiting, &error);
+                    return Err(error);
+                }
+                Err(Failure::Again(error)) => {
+                    *stored = None;
+                    waiting.into_iter().for_each(|waiting| slot.enqueue(waiting));
+                    match waits.next() {
+                        Some(wait) => clock::wait(wait).await,
+                        None => return Err(self.give_up(key, slot, error)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Like [`write`](Self::write), for results that exist nowhere else: it goes on until they are stored or the page is
+    /// gone.
+    pub(super) async fn write_at_any_cost<T>(
+        &self,
+        key: &ObjectKey,
+        broadcast: &BroadcastUid,
+        slot: &Slot,
+        stored: &mut Option<Stored>,
+        mut change: impl FnMut(&mut Page) -> T,
+    ) -> Result<T, LedgerError> {
+        loop {
+            match self.write(key, broadcast, slot, stored, |page| Ok(change(page))).await {
+                Err(error @ (LedgerError::Api { .. } | LedgerError::Corrupt { .. })) => {
+                    tracing::error!(page = %key, error = %describe(&error), "results are not stored yet, trying on");
+                    clock::wait(LONGEST_WAIT).await;
+                }
+                finished => return finished,
+            }
+        }
+    }
+
+    async fn write_once<T>(
+        &self,
+        key: &ObjectKey,
+        broadcast: &BroadcastUid,
+        stored: &mut Option<Stored>,
+        waiting: &[Waiting],
+        change: &mut impl FnMut(&mut Page) -> Result<T, LedgerError>,
+    ) -> Result<(T, Vec<Merged>), Failure> {
+        let current = self.load(key, stored).await.map_err(Failure::of)?;
+        let owner = BroadcastUid::new(current.batch.spec.broadcast.uid.clone());
+        if &owner != broadcast {
+            return Err(Failure::Final(LedgerError::Foreign { page: key.clone() }));
+        }
+        let mut page = current.page.clone();
+        let merged = waiting.iter().map(|waiting| waiting.apply(&owner, &mut page)).collect();
+        let value = change(&mut page).map_err(Failure::Final)?;
+        let status = page.status();
+        if current.batch.status.as_ref() != Some(&status) {
+            let next = BroadcastBatch { status: Some(status), ..current.batch.clone() };
+            *stored = Some(self.put(key, &next).await.map_err(Failure::of)?);
+        }
+        Ok((value, merged))
+    }
+
+    /// The page as last stored by this process, or read now.
+    pub(super) async fn load<'a>(
+        &self,
+        key: &ObjectKey,
+        stored: &'a mut Option<Stored>,
+    ) -> Result<&'a Stored, LedgerError> {
+        if stored.is_none() {
+            let batch = within(self.api(&key.namespace).get(&key.name)).await.map_err(|source| {
+                if source.is_not_found() {
+                    LedgerError::Gone { page: key.clone() }
+                } else {
+                    LedgerError::Api { page: key.clone(), source }
+                }
+            })?;
+            *stored = Some(parse(key, batch)?);
+        }
+        Ok(stored.as_ref().expect("should hold the page that was just read"))
+    }
+
+    pub(super) async fn put(&self, key: &ObjectKey, next: &BroadcastBatch) -> Result<Stored, LedgerError> {
+        let api = self.api(&key.namespace);
+        let written =
+            within(api.replace_status(&key.name, &PostParams::default(), next)).await.map_err(|source| {
+                if source.is_not_found() {
+                    LedgerError::Gone { page: key.clone() }
+                } else {
+                    LedgerError::Api { page: key.clone(), source }
+                }
+            })?;
+        self.observed.note(&written);
+        parse(key, written)
+    }
+
+    /// A refused change says nothing about the evidence that came along: it waits for the next turn, which its own
+    /// sender takes. A page that is gone takes none.
+    fn put_back_or_refuse(&self, key: &ObjectKey, slot: &Slot, waiting: Vec<Waiting>, error: &LedgerError) {
+        for waiting in waiting {
+            match error {
+                LedgerError::Gone { .. } => waiting.answer(Err(LedgerError::Gone { page: key.clone() })),
+                LedgerError::Foreign { .. } => {
+                    waiting.answer(Err(LedgerError::Foreign { page: key.clone() }));
+                }
+                _ => slot.enqueue(waiting),
+            }
+        }
+    }
+
+    fn give_up(&self, key: &ObjectKey, slot: &Slot, error: LedgerError) -> LedgerError {
+        tracing::warn!(page = %key, error = %describe(&error), incarnation = self.incarnation.as_str(), "gave up a write");
+        for waiting in slot.take_waiting() {
+            waiting.answer(Err(LedgerError::Abandoned));
+        }
+        error
+    }
+}
+
+/// Whether another try may succeed.
+enum Failure {
+    Again(LedgerError),
+    Final(LedgerError),
+}
+
+impl Failure {
+    fn of(error: LedgerError) -> Self {
+        match &error {
+            LedgerError::Api { source, .. } if source.is_conflict() || source.is_temporary() => {
+                Self::Again(error)
+            }
+            _ => Self::Final(error),
+        }
+    }
+}
+
+fn waits() -> ExponentialBuilder {
+    ExponentialBuilder::new().with_min_delay(FIRST_WAIT).with_max_delay(LONGEST_WAIT).with_factor(2.0)
+}
+
+fn parse(key: &ObjectKey, batch: BroadcastBatch) -> Result<Stored, LedgerError> {
+    let page = crate::domain::page::Page::parse(&batch)
+        .map_err(|source| LedgerError::Corrupt { page: key.clone(), source })?;
+    Ok(Stored { batch, page })
+}
+
+/// An error with its causes, on one line.
+pub(super) fn describe(error: &LedgerError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

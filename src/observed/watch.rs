@@ -1,0 +1,227 @@
+//! One kind in one or more namespaces, as a stream of changes.
+//!
+//! In: watch events, which after a relist may repeat, skip or go back. Out: changes that never go back: an object older
+//! than the one seen before is dropped, and one that a relist no longer has is deleted.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::api::{Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastChannel};
+use crate::domain::ids::ObjectKey;
+
+/// Changes waiting for the cache; taking one is cheap.
+const CHANGE_CAPACITY: usize = 256;
+
+/// Errors in a row after which a watch is begun anew with a list: an expired resourceVersion that comes back as an HTTP
+/// error would otherwise be asked for again for ever.
+const ERRORS_BEFORE_NEW_WATCH: u32 = 5;
+
+/// Where to watch.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// In every namespace.
+    All,
+    /// In this one.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The scopes for these namespaces; none means all.
+    pub fn all(namespaces: &[String]) -> Vec<Self> {
+        if namespaces.is_empty() {
+            return vec![Self::All];
+        }
+        namespaces.iter().cloned().map(Self::Namespace).collect()
+    }
+}
+
+/// A change of one object.
+#[derive(Debug)]
+pub enum Change<K> {
+    /// It is there, new or changed.
+    Applied(Arc<K>),
+    /// It is gone.
+    Deleted(Arc<K>),
+    /// Everything that was there at the start has been passed on.
+    Synced,
+}
+
+/// A kind that can be watched.
+pub trait Watched:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// What the watch keeps of an object, to know its version and to say which one was deleted.
+    fn remembered(object: &Arc<Self>) -> Arc<Self> {
+        object.clone()
+    }
+}
+
+impl Watched for Broadcast {}
+impl Watched for BroadcastChannel {}
+
+impl Watched for BroadcastBatch {
+    /// Without the rows: they are most of the object, and all pages together are the whole audience.
+    fn remembered(object: &Arc<Self>) -> Arc<Self> {
+        let spec = BroadcastBatchSpec {
+            broadcast: object.spec.broadcast.clone(),
+            index: object.spec.index,
+            recipients: String::new(),
+        };
+        Arc::new(Self { metadata: object.metadata.clone(), spec, status: None })
+    }
+}
+
+/// Watches `K` in all scopes, until the receiver is dropped.
+pub fn changes<K>(client: &Client, scopes: &[Scope]) -> mpsc::Receiver<Change<K>>
+where
+    K: Watched,
+{
+    let (sender, receiver) = mpsc::channel(CHANGE_CAPACITY);
+    let scopes = scopes.to_vec();
+    let client = client.clone();
+    tokio::spawn(async move {
+        let (synced_sender, mut synced) = mpsc::channel(scopes.len().max(1));
+        let number = scopes.len();
+        for scope in scopes {
+            let api = match &scope {
+                Scope::All => Api::all(client.clone()),
+                Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+            };
+            tokio::spawn(Feed::<K>::new(sender.clone(), synced_sender.clone()).run(api));
+        }
+        for _ in 0..number {
+            let _ = synced.recv().await;
+        }
+        let _ = sender.send(Change::Synced).await;
+    });
+    receiver
+}
+
+/// What one watch has seen.
+struct Feed<K> {
+    changes: mpsc::Sender<Change<K>>,
+    synced: mpsc::Sender<()>,
+    known: HashMap<ObjectKey, Arc<K>>,
+    listed: Option<HashMap<ObjectKey, K>>,
+    is_synced: bool,
+}
+
+impl<K> Feed<K>
+where
+    K: Watched,
+{
+    fn new(changes: mpsc::Sender<Change<K>>, synced: mpsc::Sender<()>) -> Self {
+        Self { changes, synced, known: HashMap::new(), listed: None, is_synced: false }
+    }
+
+    async fn run(mut self, api: Api<DeserializeGuard<K>>) {
+        while !self.changes.is_closed() {
+            let config = watcher::Config::default();
+            let mut events = kube::runtime::watcher(api.clone(), config).default_backoff().boxed();
+            let mut errors = 0;
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        errors = 0;
+                        self.take(event).await;
+                    }
+                    Err(error) => {
+                        errors += 1;
+                        tracing::warn!(kind = %K::kind(&()), %error, "watch failed, retrying");
+                        if errors >= ERRORS_BEFORE_NEW_WATCH {
+                            break;
+                        }
+                    }
+                }
+                if self.changes.is_closed() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, event: Event<DeserializeGuard<K>>) {
+        match event {
+            Event::Apply(DeserializeGuard(Ok(object))) => self.apply(object).await,
+            Event::Delete(DeserializeGuard(Ok(object))) => self.delete(&key_of(&object)).await,
+            Event::Apply(DeserializeGuard(Err(invalid)))
+            | Event::InitApply(DeserializeGuard(Err(invalid))) => {
+                let name = invalid.metadata.name.unwrap_or_default();
+                tracing::error!(kind = %K::kind(&()), name, error = invalid.error, "object does not fit its schema, left alone");
+            }
+            Event::Delete(DeserializeGuard(Err(_))) => {}
+            Event::Init => self.listed = Some(HashMap::new()),
+            Event::InitApply(DeserializeGuard(Ok(object))) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(key_of(&object), object);
+                }
+            }
+            Event::InitDone => self.relist().await,
+        }
+    }
+
+    async fn relist(&mut self) {
+        let listed = self.listed.take().unwrap_or_default();
+        let gone: Vec<ObjectKey> =
+            self.known.keys().filter(|key| !listed.contains_key(key)).cloned().collect();
+        for key in gone {
+            self.delete(&key).await;
+        }
+        for object in listed.into_values() {
+            self.apply(object).await;
+        }
+        if !self.is_synced {
+            self.is_synced = true;
+            let _ = self.synced.send(()).await;
+        }
+    }
+
+    async fn apply(&mut self, mut object: K) {
+        object.meta_mut().managed_fields = None;
+        let key = key_of(&object);
+        if self.known.get(&key).is_some_and(|known| is_older(&object, known.as_ref())) {
+            return;
+        }
+        let object = Arc::new(object);
+        self.known.insert(key, K::remembered(&object));
+        let _ = self.changes.send(Change::Applied(object)).await;
+    }
+
+    async fn delete(&mut self, key: &ObjectKey) {
+        if let Some(object) = self.known.remove(key) {
+            let _ = self.changes.send(Change::Deleted(object)).await;
+        }
+    }
+}
+
+fn key_of<K: Resource>(object: &K) -> ObjectKey {
+    ObjectKey::new(
+        object.meta().namespace.clone().unwrap_or_default(),
+        object.meta().name.clone().unwrap_or_default(),
+    )
+}
+
+/// Whether `object` is an older version of `known`: resourceVersions of one kind are comparable numbers.
+fn is_older<K: Resource>(object: &K, known: &K) -> bool {
+    object.uid() == known.uid() && version_of(object) < version_of(known)
+}
+
+/// The resourceVersion as a number; 0 when it is none.
+pub fn version_of<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
