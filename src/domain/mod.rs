@@ -1,7 +1,11 @@
 //! Pure rules: no async, no client, no clock, no random, no environment. Time and luck come in as arguments.
 
+pub mod answer;
 pub mod ids;
+pub mod message;
 pub mod outcome;
 pub mod page;
 mod page_csv;
+pub mod rate;
 pub mod token;
+pub mod window;

@@ -1,0 +1,110 @@
+//! An exact rate limit: in any span of T seconds at most `burst + rate × T` messages start.
+//!
+//! The generic cell rate algorithm: one number, the time at which the account would be even, instead of a count of
+//! tokens that is refilled. Time comes in.
+
+use std::time::{Duration, Instant};
+
+/// Share of a second that may start at once when the user gave no burst: timers wake a millisecond late, and without
+/// some slack every late wake-up would be lost speed.
+const DEFAULT_BURST_PER_SECOND: u32 = 50;
+
+/// The limit of one channel or one Broadcast.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    interval: Duration,
+    tolerance: Duration,
+    even_at: Instant,
+}
+
+impl RateLimit {
+    /// A limit of `per_second` messages, which starts with an empty account: a process that is started again and again
+    /// does not get its burst each time.
+    #[must_use]
+    pub fn new(per_second: u32, burst: Option<u32>, now: Instant) -> Self {
+        let mut limit = Self { interval: Duration::ZERO, tolerance: Duration::ZERO, even_at: now };
+        limit.set(per_second, burst);
+        limit.even_at = now + limit.tolerance;
+        limit
+    }
+
+    /// Changes the limit from now on.
+    pub fn set(&mut self, per_second: u32, burst: Option<u32>) {
+        let per_second = per_second.max(1);
+        let burst = burst.unwrap_or(per_second / DEFAULT_BURST_PER_SECOND).max(1);
+        // Rounded up, so that the rate is never above the limit.
+        self.interval = Duration::from_nanos(1_000_000_000_u64.div_ceil(u64::from(per_second)));
+        self.tolerance = self.interval * (burst - 1);
+    }
+
+    /// How long to wait before the next message may start; zero when it may start now.
+    #[must_use]
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.even_at.saturating_duration_since(now).saturating_sub(self.tolerance)
+    }
+
+    /// Takes one message from the account. Only after [`wait`](Self::wait) said zero.
+    pub fn take(&mut self, now: Instant) {
+        self.even_at = self.even_at.max(now) + self.interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of a test")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    proptest! {
+        #[test]
+        fn no_span_holds_more_than_burst_plus_rate(
+            rate in 1_u32..2000,
+            burst in 1_u32..50,
+            waits in prop::collection::vec(0_u64..20_000, 1..200),
+        ) {
+            let start = origin();
+            let mut limit = RateLimit::new(rate, Some(burst), start);
+            let (mut now, mut taken) = (start, Vec::new());
+            for wait in waits {
+                now += Duration::from_micros(wait);
+                if limit.wait(now).is_zero() {
+                    limit.take(now);
+                    taken.push(now);
+                }
+            }
+            for (i, from) in taken.iter().enumerate() {
+                for (j, to) in taken.iter().enumerate().skip(i) {
+                    let allowed = f64::from(burst) + f64::from(rate) * (*to - *from).as_secs_f64();
+                    prop_assert!(f64::from(u32::try_from(j - i + 1).expect("small")) <= allowed + 1e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_steady_sender_gets_the_whole_rate() {
+        let start = origin();
+        let mut limit = RateLimit::new(500, None, start);
+        let mut sent = 0;
+        for millisecond in 0..1000 {
+            let now = start + Duration::from_millis(millisecond);
+            while limit.wait(now).is_zero() {
+                limit.take(now);
+                sent += 1;
+            }
+        }
+        assert!((480..=500).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_new_limit_starts_without_its_burst() {
+        let start = origin();
+        let mut limit = RateLimit::new(10, Some(10), start);
+        limit.take(start);
+        assert!(!limit.wait(start).is_zero());
+    }
+}
