@@ -5,9 +5,11 @@
 //! - [`webhooks`]: Standard Webhooks signatures, for requests that go out and receipts that come in.
 //! - [`simulator`]: `chat-simulator`, a gateway with a ledger and faults, the oracle of the tests.
 
+pub mod address_guard;
 pub mod api;
 pub mod clock;
 pub mod cluster;
 pub mod domain;
 pub mod ledger;
 pub mod observed;
+pub mod providers;
