@@ -12,6 +12,7 @@ const DEFAULT_BURST_PER_SECOND: u32 = 50;
 /// The limit of one channel or one Broadcast.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
+    per_second: u32,
     interval: Duration,
     tolerance: Duration,
     even_at: Instant,
@@ -22,7 +23,8 @@ impl RateLimit {
     /// does not get its burst each time.
     #[must_use]
     pub fn new(per_second: u32, burst: Option<u32>, now: Instant) -> Self {
-        let mut limit = Self { interval: Duration::ZERO, tolerance: Duration::ZERO, even_at: now };
+        let mut limit =
+            Self { per_second: 1, interval: Duration::ZERO, tolerance: Duration::ZERO, even_at: now };
         limit.set(per_second, burst);
         limit.even_at = now + limit.tolerance;
         limit
@@ -31,10 +33,17 @@ impl RateLimit {
     /// Changes the limit from now on.
     pub fn set(&mut self, per_second: u32, burst: Option<u32>) {
         let per_second = per_second.max(1);
+        self.per_second = per_second;
         let burst = burst.unwrap_or(per_second / DEFAULT_BURST_PER_SECOND).max(1);
         // Rounded up, so that the rate is never above the limit.
         self.interval = Duration::from_nanos(1_000_000_000_u64.div_ceil(u64::from(per_second)));
         self.tolerance = self.interval * (burst - 1);
+    }
+
+    /// Messages per second.
+    #[must_use]
+    pub fn per_second(&self) -> usize {
+        self.per_second as usize
     }
 
     /// How long to wait before the next message may start; zero when it may start now.

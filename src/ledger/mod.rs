@@ -23,7 +23,7 @@ use crate::domain::outcome::Row;
 use crate::domain::page::Page;
 use crate::observed::PageIndex;
 
-pub use claim::{AfterRecord, PlannedWindow, RecordedClaim};
+pub use claim::{AfterRecord, ClaimedRow, PlannedWindow, RecordedClaim};
 pub use error::LedgerError;
 pub use plan::SealedPage;
 use slot::{Slot, Waiting};

@@ -1,0 +1,254 @@
+//! One Broadcast on a channel: its claimed windows, and which of its chats is next.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::api::{Broadcast, BroadcastChannel, OnUnknown};
+use crate::domain::answer::SendPolicy;
+use crate::domain::ids::{BroadcastUid, ObjectKey};
+use crate::domain::message::MessageTemplate;
+use crate::domain::outcome::Row;
+use crate::domain::rate::RateLimit;
+use crate::ledger::{ClaimedRow, PlannedWindow, RecordedClaim};
+use crate::observed::{Observed, PageSummary};
+
+/// Results are stored at least this often while a window is being sent, so that a crash leaves little Unknown and a
+/// person who watches sees progress.
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One Broadcast on a channel.
+pub(super) struct Lane {
+    pub(super) key: ObjectKey,
+    pub(super) uid: BroadcastUid,
+    pub(super) template: Arc<MessageTemplate>,
+    pub(super) policy: SendPolicy,
+    pub(super) rate: Option<RateLimit>,
+    windows: HashMap<usize, Window>,
+    resting: HashMap<usize, Instant>,
+}
+
+enum Window {
+    /// The claim is being stored; it may bring so many rows.
+    Claiming(usize),
+    Open(OpenWindow),
+}
+
+struct OpenWindow {
+    claim: Arc<RecordedClaim>,
+    todo: VecDeque<ClaimedRow>,
+    in_flight: usize,
+    results: Vec<(usize, Row)>,
+    oldest_result: Option<Instant>,
+    is_recording: bool,
+}
+
+/// Results to be stored now.
+pub(super) struct Due {
+    pub(super) page: usize,
+    pub(super) claim: Arc<RecordedClaim>,
+    pub(super) results: Vec<(usize, Row)>,
+    pub(super) is_last: bool,
+}
+
+impl Lane {
+    /// A lane without windows. `None` when the Broadcast is not sealed.
+    pub(super) fn new(broadcast: &Broadcast, key: ObjectKey) -> Option<Self> {
+        let resolved = broadcast.status.as_ref()?.resolved.as_ref()?;
+        let template = MessageTemplate::parse(&resolved.message.text)
+            .inspect_err(|error| tracing::error!(broadcast = %key, %error, "sealed message cannot be read"))
+            .ok()?;
+        let policy = SendPolicy { retry: broadcast.spec.retry, resend: false, idempotent: false };
+        Some(Self {
+            uid: BroadcastUid::new(broadcast.metadata.uid.clone()?),
+            key,
+            template: Arc::new(template),
+            policy,
+            rate: None,
+            windows: HashMap::new(),
+            resting: HashMap::new(),
+        })
+    }
+
+    /// Takes in what may change while sending: pacing, retry, onUnknown.
+    pub(super) fn observe(
+        &mut self,
+        broadcast: &Broadcast,
+        channel: Option<&BroadcastChannel>,
+        now: Instant,
+    ) {
+        let idempotent =
+            channel.and_then(|channel| channel.spec.http.as_ref()).is_some_and(|http| http.idempotent);
+        let resend = idempotent || broadcast.spec.on_unknown == OnUnknown::Resend;
+        self.policy = SendPolicy { retry: broadcast.spec.retry, resend, idempotent };
+        let pace = broadcast.spec.pacing.and_then(|pacing| u32::try_from(pacing.messages_per_second).ok());
+        match (pace, &mut self.rate) {
+            (None, rate) => *rate = None,
+            (Some(pace), Some(rate)) => rate.set(pace, None),
+            (Some(pace), rate @ None) => *rate = Some(RateLimit::new(pace, None, now)),
+        }
+        if !is_sending(broadcast, &self.uid) {
+            self.drop_unsent();
+        }
+    }
+
+    /// Rows that are claimed, or about to be, and not sent yet.
+    pub(super) fn unsent(&self) -> usize {
+        self.windows
+            .values()
+            .map(|window| match window {
+                Window::Claiming(rows) => *rows,
+                Window::Open(open) => open.todo.len(),
+            })
+            .sum()
+    }
+
+    /// Whether nothing of it is claimed or being claimed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// The next page that may have rows to send and is not being sent.
+    pub(super) fn next_page(&self, observed: &Observed, now: Instant) -> Option<Arc<PageSummary>> {
+        let max_attempts = self.policy.max_attempts();
+        observed.pages.of(&self.key.namespace, &self.uid).into_iter().find(|page| {
+            let resendable = if self.policy.resend { page.unknown_below(max_attempts) } else { 0 };
+            let open = page.counts.pending + resendable > 0;
+            let resting = self.resting.get(&page.index).is_some_and(|until| now < *until);
+            open && !page.sealed
+                && page.claim.is_none()
+                && !resting
+                && !self.windows.contains_key(&page.index)
+        })
+    }
+
+    /// When a page that rests may be looked at again.
+    pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let rests = self.resting.values().map(|until| until.saturating_duration_since(now));
+        let results = self.windows.values().filter_map(|window| match window {
+            Window::Open(OpenWindow { oldest_result: Some(since), is_recording: false, .. }) => {
+                Some((*since + RECORD_INTERVAL).saturating_duration_since(now))
+            }
+            _ => None,
+        });
+        rests.filter(|wait| !wait.is_zero()).chain(results).min()
+    }
+
+    /// Begins to claim rows of a page.
+    pub(super) fn begin_claim(&mut self, page: &PageSummary, budget: usize) {
+        self.resting.remove(&page.index);
+        self.windows.insert(page.index, Window::Claiming(budget));
+    }
+
+    /// Leaves a page alone until then.
+    pub(super) fn rest_page(&mut self, page: usize, until: Instant) {
+        self.windows.remove(&page);
+        self.resting.insert(page, until);
+    }
+
+    /// Takes in a stored claim.
+    pub(super) fn open(&mut self, mut claim: RecordedClaim, sendable: impl Fn(&Row) -> bool) {
+        let page = claim.window().index;
+        let todo = claim.take_sends().into_iter().filter(|row| sendable(&row.before)).collect();
+        let open = OpenWindow {
+            claim: Arc::new(claim),
+            todo,
+            in_flight: 0,
+            results: Vec::new(),
+            oldest_result: None,
+            is_recording: false,
+        };
+        self.windows.insert(page, Window::Open(open));
+    }
+
+    /// Whether a chat is ready, and if its pace forbids it now, how long to wait.
+    pub(super) fn ready_in(&self, now: Instant) -> Option<Duration> {
+        let has_row =
+            self.windows.values().any(|window| matches!(window, Window::Open(open) if !open.todo.is_empty()));
+        has_row.then(|| self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now)))
+    }
+
+    /// Takes the next chat, to be sent now.
+    pub(super) fn take(&mut self, now: Instant) -> Option<(usize, ClaimedRow)> {
+        let (page, open) = self.windows.iter_mut().find_map(|(page, window)| match window {
+            Window::Open(open) if !open.todo.is_empty() => Some((*page, open)),
+            _ => None,
+        })?;
+        let row = open.todo.pop_front()?;
+        open.in_flight += 1;
+        if let Some(rate) = &mut self.rate {
+            rate.take(now);
+        }
+        Some((page, row))
+    }
+
+    /// Takes in the answer to one request; `result` is what is to be recorded, if anything.
+    pub(super) fn answered(&mut self, page: usize, row: usize, result: Option<Row>, now: Instant) {
+        if let Some(Window::Open(open)) = self.windows.get_mut(&page) {
+            open.in_flight = open.in_flight.saturating_sub(1);
+            if let Some(result) = result {
+                open.results.push((row, result));
+                open.oldest_result.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Forgets what is claimed and not sent: it is Pending again when the claims are released.
+    pub(super) fn drop_unsent(&mut self) {
+        for window in self.windows.values_mut() {
+            if let Window::Open(open) = window {
+                open.todo.clear();
+            }
+        }
+    }
+
+    /// Results that are to be stored now: of windows that are done, and of those that have waited long enough.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
+        let mut due = Vec::new();
+        for (page, window) in &mut self.windows {
+            let Window::Open(open) = window else { continue };
+            let is_last = open.todo.is_empty() && open.in_flight == 0;
+            let has_waited = open.oldest_result.is_some_and(|since| now >= since + RECORD_INTERVAL);
+            if open.is_recording || !(is_last || has_waited) {
+                continue;
+            }
+            open.is_recording = true;
+            open.oldest_result = None;
+            let results = std::mem::take(&mut open.results);
+            due.push(Due { page: *page, claim: open.claim.clone(), results, is_last });
+        }
+        due
+    }
+
+    /// Results are stored. After the last ones the window is gone.
+    pub(super) fn recorded(&mut self, page: usize, was_last: bool) {
+        if was_last {
+            self.windows.remove(&page);
+        } else if let Some(Window::Open(open)) = self.windows.get_mut(&page) {
+            open.is_recording = false;
+        }
+    }
+
+    /// A claim that came to nothing.
+    pub(super) fn forget_claim(&mut self, page: usize) {
+        self.windows.remove(&page);
+    }
+
+    /// The window to ask for on a page.
+    pub(super) fn window(&self, page: &PageSummary, rows: std::ops::Range<usize>) -> PlannedWindow {
+        PlannedWindow {
+            page: page.key.clone(),
+            index: page.index,
+            broadcast: self.uid.clone(),
+            rows,
+            resend: self.policy.resend,
+        }
+    }
+}
+
+/// Whether a Broadcast may send at all, as far as it is itself concerned.
+pub(super) fn is_sending(broadcast: &Broadcast, uid: &BroadcastUid) -> bool {
+    let restarted = broadcast.status.as_ref().is_some_and(|status| status.restarted_by.is_some());
+    let same = broadcast.metadata.uid.as_deref() == Some(uid.as_str());
+    same && !broadcast.spec.paused && broadcast.metadata.deletion_timestamp.is_none() && !restarted
+}

@@ -1,0 +1,453 @@
+//! The loop of one channel: look, claim ahead, send, record.
+//!
+//! All state is in this task; claims, requests and records run beside it and report back as events. Whatever is spawned
+//! reports exactly once, also when it panics, so that nothing is waited for in vain.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use super::account::{self, Account, Opened, Trouble};
+use super::lane::{Due, Lane, is_sending};
+use super::status::StatusWriter;
+use crate::api::{Broadcast, BroadcastChannel};
+use crate::clock;
+use crate::domain::answer::{Answer, SendPolicy};
+use crate::domain::ids::{BroadcastUid, ObjectKey};
+use crate::domain::outcome::Row;
+use crate::domain::token::MessageToken;
+use crate::domain::window::{Choice, next_window};
+use crate::ledger::{AfterRecord, ClaimedRow, LedgerError, PlannedWindow, RecordedClaim};
+use crate::providers::gateway::Gateway;
+
+/// Rows that are claimed ahead where there is no rate limit: two pages, so that the next page's claim is stored while
+/// this page is sent. At 20,000 messages/s it is 25 ms of work.
+const UNLIMITED_AHEAD: usize = 500;
+/// A page whose claim failed is left alone for so long.
+const CLAIM_RETRY: Duration = Duration::from_secs(1);
+/// Longest wait without looking, in case a signal was missed.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What was spawned reports with one of these.
+enum Event {
+    Opened(Result<Opened, Trouble>),
+    Claimed { lane: BroadcastUid, page: usize, result: Result<Claimed, LedgerError> },
+    Answered { lane: BroadcastUid, page: usize, row: usize, before: Row, token: MessageToken, answer: Answer },
+    Recorded { lane: BroadcastUid, page: usize, was_last: bool, result: Result<(), LedgerError> },
+    Recovered { page: ObjectKey },
+}
+
+enum Claimed {
+    Window(RecordedClaim),
+    NotBefore(Timestamp),
+    Nothing,
+}
+
+/// The task of one channel.
+pub(super) struct Sender {
+    context: Arc<Context>,
+    key: ObjectKey,
+    account: Account,
+    lanes: Vec<Lane>,
+    next_lane: usize,
+    in_flight: usize,
+    recovering: HashSet<ObjectKey>,
+    status: StatusWriter,
+    events: UnboundedSender<Event>,
+    inbox: UnboundedReceiver<Event>,
+    is_ending: bool,
+}
+
+impl Sender {
+    pub(super) fn new(context: Arc<Context>, key: ObjectKey) -> Self {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let status = StatusWriter::new(context.clone(), key.clone());
+        Self {
+            context,
+            key,
+            account: Account::new(),
+            lanes: Vec::new(),
+            next_lane: 0,
+            in_flight: 0,
+            recovering: HashSet::new(),
+            status,
+            events,
+            inbox,
+            is_ending: false,
+        }
+    }
+
+    /// Sends until `shutdown` and then until everything is recorded, or until the channel is gone and nothing of it is
+    /// left.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let mut changes = self.context.observed.changes();
+        loop {
+            let changed = changes.has_changed().unwrap_or(false);
+            changes.mark_unchanged();
+            self.is_ending |= shutdown.is_cancelled();
+            let exists = self.look(changed);
+            self.claim_ahead();
+            let wait = self.send().min(self.status.wakes_in(clock::monotonic()));
+            self.record();
+            if self.is_done(exists) {
+                self.status.finish().await;
+                return;
+            }
+            tokio::select! {
+                event = self.inbox.recv() => {
+                    if let Some(event) = event {
+                        self.take(event);
+                    }
+                    while let Ok(event) = self.inbox.try_recv() {
+                        self.take(event);
+                    }
+                }
+                _ = changes.changed() => { changes.mark_changed(); }
+                () = shutdown.cancelled(), if !self.is_ending => {}
+                () = clock::wait(wait) => {}
+            }
+        }
+    }
+
+    fn is_done(&self, exists: bool) -> bool {
+        let idle = self.in_flight == 0 && self.recovering.is_empty() && self.lanes.iter().all(Lane::is_idle);
+        idle && (self.is_ending || (!exists && self.lanes.is_empty()))
+    }
+
+    /// Takes in the caches. Returns whether the channel exists.
+    fn look(&mut self, changed: bool) -> bool {
+        let (now, wall) = (clock::monotonic(), clock::now());
+        let channel = self.context.observed.channel(&self.key);
+        if let Some(channel) = self.account.observe(channel.clone(), now, wall) {
+            self.read_account(channel);
+        }
+        if changed || self.lanes.is_empty() {
+            self.look_at_broadcasts(channel.as_deref(), now);
+            self.recover_orphans();
+        }
+        let active = self.lanes.iter().filter(|lane| !lane.is_idle()).count();
+        if let Some(channel) = &channel {
+            self.status.show(channel, &self.account.health(now), active, now, wall);
+        }
+        if self.is_ending || !self.account.is_open(now) {
+            self.lanes.iter_mut().for_each(Lane::drop_unsent);
+        }
+        channel.is_some()
+    }
+
+    fn look_at_broadcasts(&mut self, channel: Option<&BroadcastChannel>, now: Instant) {
+        let broadcasts: Vec<Arc<Broadcast>> = self.context.observed.broadcasts.state_filter(|broadcast| {
+            broadcast.namespace().as_deref() == Some(&self.key.namespace)
+                && super::unfinished_channel(broadcast).is_some_and(|channel| channel == self.key)
+        });
+        for broadcast in &broadcasts {
+            let Some(uid) = broadcast.metadata.uid.as_deref() else { continue };
+            if !self.lanes.iter().any(|lane| lane.uid.as_str() == uid) {
+                let key = ObjectKey::new(&self.key.namespace, broadcast.name_any());
+                self.lanes.extend(Lane::new(broadcast, key));
+            }
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.uid.as_str() == uid) {
+                lane.observe(broadcast, channel, now);
+            }
+        }
+        for lane in &mut self.lanes {
+            let is_there = broadcasts.iter().any(|b| b.metadata.uid.as_deref() == Some(lane.uid.as_str()));
+            if !is_there {
+                lane.drop_unsent();
+            }
+        }
+        self.lanes.retain(|lane| {
+            !lane.is_idle() || broadcasts.iter().any(|b| b.metadata.uid.as_deref() == Some(lane.uid.as_str()))
+        });
+    }
+
+    /// Claims of processes that are gone become Unknown.
+    fn recover_orphans(&mut self) {
+        let orphans: Vec<(BroadcastUid, ObjectKey)> = self
+            .lanes
+            .iter()
+            .flat_map(|lane| {
+                let pages = self.context.observed.pages.of(&lane.key.namespace, &lane.uid);
+                pages.into_iter().map(|page| (lane.uid.clone(), page))
+            })
+            .filter(|(_, page)| {
+                page.claim.as_ref().is_some_and(|claim| !self.context.ledger.answers_for(claim))
+            })
+            .map(|(uid, page)| (uid, page.key.clone()))
+            .filter(|(_, page)| !self.recovering.contains(page))
+            .collect();
+        for (uid, page) in orphans {
+            self.recovering.insert(page.clone());
+            let ledger = self.context.ledger.clone();
+            let metrics = self.context.metrics.clone();
+            let key = page.clone();
+            self.spawn(Event::Recovered { page: page.clone() }, async move {
+                match ledger.recover(&key, &uid).await {
+                    Ok(rows) => metrics.orphaned(rows),
+                    Err(error) => tracing::warn!(page = %key, %error, "claim of an earlier process is not recovered yet"),
+                }
+                Event::Recovered { page }
+            });
+        }
+    }
+
+    fn read_account(&self, channel: Arc<BroadcastChannel>) {
+        let (context, key) = (self.context.clone(), self.key.clone());
+        let lost = Event::Opened(Err(Trouble::interrupted()));
+        self.spawn(lost, async move { Event::Opened(account::read(&context, &key, &channel).await) });
+    }
+
+    /// Stores claims for about one second of work, shared evenly by the Broadcasts that have something to send.
+    fn claim_ahead(&mut self) {
+        let now = clock::monotonic();
+        if self.is_ending || !self.account.is_open(now) {
+            return;
+        }
+        let total = self.account.second_of_work(UNLIMITED_AHEAD);
+        let sharing = self.lanes.iter().filter(|lane| !lane.is_idle()).count().max(1);
+        let share = total.div_ceil(sharing);
+        for index in 0..self.lanes.len() {
+            let lane = &self.lanes[index];
+            let pace = lane.rate.as_ref().map_or(share, |rate| rate.per_second());
+            let ahead = share.min(pace).max(1);
+            let budget = ahead.saturating_sub(lane.unsent());
+            if !self.may_send(lane) || budget < ahead.div_ceil(2) {
+                continue;
+            }
+            if let Some(page) = lane.next_page(&self.context.observed, now) {
+                let plan = lane.window(&page, 0..0);
+                let policy = lane.policy;
+                self.lanes[index].begin_claim(&page, budget);
+                self.spawn_claim(plan, policy, budget);
+            }
+        }
+    }
+
+    fn spawn_claim(&self, plan: PlannedWindow, policy: SendPolicy, budget: usize) {
+        let (lane, page) = (plan.broadcast.clone(), plan.index);
+        let lost = Event::Claimed { lane: lane.clone(), page, result: Err(LedgerError::Abandoned) };
+        let ledger = self.context.ledger.clone();
+        self.spawn(lost, async move {
+            let result = async {
+                let content = ledger.read(&plan.page).await?;
+                match next_window(content.rows(), &policy, clock::now(), budget) {
+                    Choice::Window(rows) => {
+                        ledger.claim(PlannedWindow { rows, ..plan }).await.map(Claimed::Window)
+                    }
+                    Choice::NotBefore(time) => Ok(Claimed::NotBefore(time)),
+                    Choice::Nothing => Ok(Claimed::Nothing),
+                }
+            };
+            Event::Claimed { lane, page, result: result.await }
+        });
+    }
+
+    /// Starts as many requests as the limits allow. Returns how long to wait before looking again.
+    fn send(&mut self) -> Duration {
+        loop {
+            let now = clock::monotonic();
+            let wakes =
+                self.lanes.iter().filter_map(|lane| lane.wakes_in(now)).chain(self.account.wakes_in(now));
+            let wakes = wakes.min().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+            let ready = self.lanes.iter().filter_map(|lane| lane.ready_in(now)).min();
+            let Some(ready) = ready.filter(|_| !self.is_ending) else { return wakes };
+            if !ready.is_zero() {
+                return wakes.min(ready);
+            }
+            match self.account.may_send(self.in_flight, now) {
+                Ok(gateway) => self.send_one(&gateway, now),
+                Err(wait) => return wakes.min(wait.unwrap_or(LONGEST_WAIT)),
+            }
+        }
+    }
+
+    /// Starts the next request, of the lane whose turn it is.
+    fn send_one(&mut self, gateway: &Gateway, now: Instant) {
+        let number = self.lanes.len();
+        let turn = (0..number)
+            .map(|step| (self.next_lane + step) % number)
+            .find(|index| self.lanes[*index].ready_in(now) == Some(Duration::ZERO));
+        let Some(turn) = turn else { return };
+        self.next_lane = (turn + 1) % number;
+        // The last look before the request: a stop that was seen by now is obeyed.
+        if !self.may_send(&self.lanes[turn]) {
+            self.lanes[turn].drop_unsent();
+            return;
+        }
+        let Some((page, claimed)) = self.lanes[turn].take(now) else { return };
+        self.account.take(now);
+        self.in_flight += 1;
+        self.spawn_send(gateway.clone(), turn, page, claimed);
+    }
+
+    fn spawn_send(&self, gateway: Gateway, turn: usize, page: usize, claimed: ClaimedRow) {
+        let lane = &self.lanes[turn];
+        let ClaimedRow { row, recipient, before } = claimed;
+        let token = MessageToken { broadcast: lane.uid.clone(), page, row };
+        let (uid, broadcast, template) = (lane.uid.clone(), lane.key.clone(), lane.template.clone());
+        let (metrics, channel) = (self.context.metrics.clone(), self.key.clone());
+        let report = move |answer| Event::Answered { lane: uid, page, row, before, token, answer };
+        let id = MessageToken { broadcast: lane.uid.clone(), page, row }.to_string();
+        let lost =
+            Answer::Unknown { code: "Interrupted".into(), detail: "the request was interrupted".into() };
+        self.spawn(report.clone()(lost), async move {
+            let answer = match template.render(row, &recipient.params) {
+                Ok(text) => {
+                    let started = clock::monotonic();
+                    let answer = gateway.send(&broadcast, &id, &recipient.chat, &text).await;
+                    metrics.sent(&channel, started.elapsed());
+                    answer
+                }
+                // Planning has made this text once already; if it cannot be made now, nothing was sent.
+                Err(error) => Answer::Refused {
+                    retryable: false,
+                    code: error.category().into(),
+                    detail: error.to_string(),
+                },
+            };
+            report(answer)
+        });
+    }
+
+    /// Stores results that are due.
+    fn record(&mut self) {
+        let now = clock::monotonic();
+        for index in 0..self.lanes.len() {
+            for due in self.lanes[index].due(now) {
+                self.spawn_record(self.lanes[index].uid.clone(), due);
+            }
+        }
+    }
+
+    fn spawn_record(&self, lane: BroadcastUid, due: Due) {
+        let Due { page, claim, results, is_last } = due;
+        let lost =
+            Event::Recorded { lane: lane.clone(), page, was_last: true, result: Err(LedgerError::Abandoned) };
+        let ledger = self.context.ledger.clone();
+        let after = if is_last { AfterRecord::Release } else { AfterRecord::Keep };
+        self.spawn(lost, async move {
+            let result = ledger.record(&claim, &results, after).await;
+            Event::Recorded { lane, page, was_last: is_last, result }
+        });
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = clock::monotonic();
+        match event {
+            Event::Opened(read) => self.account.open(read, now),
+            Event::Claimed { lane, page, result } => self.claimed(&lane, page, result, now),
+            Event::Answered { lane, page, row, before, token, answer } => {
+                self.answered(&lane, page, row, &before, &token, answer, now);
+            }
+            Event::Recorded { lane, page, was_last, result } => {
+                if let Err(error) = result {
+                    tracing::error!(channel = %self.key, page, %error, "results could not be stored");
+                }
+                if let Some(lane) = self.lane(&lane) {
+                    lane.recorded(page, was_last);
+                }
+            }
+            Event::Recovered { page } => {
+                self.recovering.remove(&page);
+            }
+        }
+    }
+
+    fn claimed(
+        &mut self,
+        lane: &BroadcastUid,
+        page: usize,
+        result: Result<Claimed, LedgerError>,
+        now: Instant,
+    ) {
+        let wall = clock::now();
+        self.context.metrics.claimed(result.is_ok());
+        // A lane that is gone drops the claim, which then is an orphan and recovered.
+        let Some(lane) = self.lane(lane) else { return };
+        match result {
+            Ok(Claimed::Window(claim)) => {
+                let policy = lane.policy;
+                lane.open(claim, |row| policy.due(row).is_some_and(|due| due <= wall));
+            }
+            Ok(Claimed::NotBefore(time)) => {
+                let wait = Duration::try_from(time.duration_since(wall)).unwrap_or(Duration::ZERO);
+                lane.rest_page(page, now + wait);
+            }
+            Ok(Claimed::Nothing) => lane.rest_page(page, now + CLAIM_RETRY),
+            Err(LedgerError::Sealed { .. } | LedgerError::Gone { .. } | LedgerError::Claimed { .. }) => {
+                lane.rest_page(page, now + CLAIM_RETRY);
+            }
+            Err(error) => {
+                tracing::warn!(broadcast = %lane.key, page, %error, "claim failed, trying again");
+                lane.rest_page(page, now + CLAIM_RETRY);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    fn answered(
+        &mut self,
+        lane: &BroadcastUid,
+        page: usize,
+        row: usize,
+        before: &Row,
+        token: &MessageToken,
+        answer: Answer,
+        now: Instant,
+    ) {
+        let wall = clock::now();
+        self.in_flight -= 1;
+        if let Answer::Accepted { message_id } = &answer
+            && !message_id.is_empty()
+        {
+            self.context.message_ids.accepted(&self.key, message_id, token);
+        }
+        let Some(lane) = self.lane(lane) else { return };
+        let (result, effect) = lane.policy.settle(before, answer, wall);
+        lane.answered(page, row, result.clone(), now);
+        self.context.metrics.answered(&self.key, result.as_ref().map(|row| row.outcome));
+        self.account.feel(effect, now, wall);
+    }
+
+    fn lane(&mut self, uid: &BroadcastUid) -> Option<&mut Lane> {
+        self.lanes.iter_mut().find(|lane| &lane.uid == uid)
+    }
+
+    /// Whether a lane may start a request, by what is observed at this moment.
+    fn may_send(&self, lane: &Lane) -> bool {
+        let observed = &self.context.observed;
+        let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
+        !brake && observed.broadcast(&lane.key).is_some_and(|broadcast| is_sending(&broadcast, &lane.uid))
+    }
+
+    /// Runs `work` beside the loop. It reports once: with its event, or with `lost` when it does not come to its end.
+    fn spawn(&self, lost: Event, work: impl Future<Output = Event> + Send + 'static) {
+        let report = Report { events: self.events.clone(), event: Some(lost) };
+        tokio::spawn(async move {
+            let mut report = report;
+            report.event = Some(work.await);
+        });
+    }
+}
+
+/// Sends its event when it is dropped, in a panic too.
+struct Report {
+    events: UnboundedSender<Event>,
+    event: Option<Event>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            // The loop ends only after all reports; a closed inbox means that the process is ending.
+            let _ = self.events.send(event);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Writes a channel's status: when it changed, and at most once a second.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::task::JoinHandle;
+
+use super::Context;
+use crate::api::{BroadcastChannel, ChannelStatus};
+use crate::cluster::within;
+use crate::domain::channel_verdict::{Health, channel_status};
+use crate::domain::ids::ObjectKey;
+
+/// Between two writes of one channel's status: people look at it, nothing decides by it.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Writes the status of one channel.
+pub(super) struct StatusWriter {
+    context: Arc<Context>,
+    key: ObjectKey,
+    writing: Option<JoinHandle<()>>,
+    last: Option<Instant>,
+    shown: Option<(Option<i64>, Health, usize)>,
+    is_behind: bool,
+}
+
+impl StatusWriter {
+    pub(super) fn new(context: Arc<Context>, key: ObjectKey) -> Self {
+        Self { context, key, writing: None, last: None, shown: None, is_behind: false }
+    }
+
+    /// Writes the status, if it says something else than what stands there, and the last write is long enough ago.
+    pub(super) fn show(
+        &mut self,
+        channel: &BroadcastChannel,
+        health: &Health,
+        active: usize,
+        now: Instant,
+        wall: Timestamp,
+    ) {
+        let wanted = (channel.metadata.generation, health.clone(), active);
+        if self.shown.as_ref() == Some(&wanted) && !self.is_behind {
+            return;
+        }
+        self.is_behind = true;
+        let too_early = self.last.is_some_and(|last| now < last + WRITE_INTERVAL);
+        if too_early || self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            return;
+        }
+        let status = channel_status(channel, health, active, wall);
+        self.shown = Some(wanted);
+        // It stays behind until the cache shows what was written: a conflict is mended by the next round.
+        self.is_behind = channel.status.as_ref() != Some(&status);
+        if self.is_behind {
+            self.last = Some(now);
+            self.writing =
+                Some(tokio::spawn(write(self.context.clone(), self.key.clone(), channel.clone(), status)));
+        }
+    }
+
+    /// When there is something to write.
+    pub(super) fn wakes_in(&self, now: Instant) -> Duration {
+        match self.last {
+            Some(last) if self.is_behind => {
+                (last + WRITE_INTERVAL).saturating_duration_since(now).max(WRITE_INTERVAL / 10)
+            }
+            _ => Duration::MAX,
+        }
+    }
+
+    /// Waits for the write under way.
+    pub(super) async fn finish(self) {
+        if let Some(writing) = self.writing {
+            // A write that panicked has nothing to say any more.
+            let _ = writing.await;
+        }
+    }
+}
+
+async fn write(context: Arc<Context>, key: ObjectKey, channel: BroadcastChannel, status: ChannelStatus) {
+    let api: Api<BroadcastChannel> = Api::namespaced(context.client.clone(), &key.namespace);
+    let next = BroadcastChannel { status: Some(status), ..channel };
+    match within(api.replace_status(&key.name, &PostParams::default(), &next)).await {
+        Ok(_) => {}
+        Err(error) if error.is_conflict() || error.is_not_found() => {}
+        Err(error) => tracing::warn!(channel = %key, %error, "failed to write the status of a channel"),
+    }
+}

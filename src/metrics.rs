@@ -1,0 +1,243 @@
+//! What is counted. Labels are closed sets: a namespace, a channel, an outcome, never a chat or an error text.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::domain::ids::ObjectKey;
+use crate::domain::outcome::Outcome;
+
+/// Bounds of send times, in seconds: a gateway nearby answers in milliseconds, a chat network in tenths, and 60 s is the
+/// longest time-out.
+const SEND_SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
+/// Bounds of reconcile times, in seconds: most read caches only, planning a big audience takes seconds.
+const RECONCILE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ChannelLabels {
+    namespace: String,
+    channel: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MessageLabels {
+    namespace: String,
+    channel: String,
+    outcome: MessageOutcome,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+enum MessageOutcome {
+    Sent,
+    Failed,
+    Unknown,
+    Retry,
+    Postponed,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClaimLabels {
+    result: ClaimResult,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReceiptLabels {
+    result: ReceiptResult,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+enum ClaimResult {
+    Stored,
+    Refused,
+}
+
+/// What became of a receipt.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum ReceiptResult {
+    /// It was stored, or was known already.
+    Applied,
+    /// No message of this channel has this id.
+    UnknownId,
+    /// It could not be read.
+    Malformed,
+    /// Its request was not signed as it must be.
+    Refused,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReconcileLabels {
+    controller: &'static str,
+    result: ReconcileResult,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+enum ReconcileResult {
+    Success,
+    Error,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    code: String,
+    method: String,
+}
+
+/// All metrics. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    messages: Family<MessageLabels, Counter>,
+    send_seconds: Family<ChannelLabels, Histogram, fn() -> Histogram>,
+    claims: Family<ClaimLabels, Counter>,
+    orphaned_rows: Counter,
+    receipts: Family<ReceiptLabels, Counter>,
+    reconciles: Family<ReconcileLabels, Counter>,
+    reconcile_seconds: Histogram,
+    requests: Family<RequestLabels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A set of metrics at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let send_histogram: fn() -> Histogram = || Histogram::new(SEND_SECONDS);
+        let metrics = Self {
+            registry: Arc::default(),
+            messages: Family::default(),
+            send_seconds: Family::new_with_constructor(send_histogram),
+            claims: Family::default(),
+            orphaned_rows: Counter::default(),
+            receipts: Family::default(),
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(RECONCILE_SECONDS),
+            requests: Family::default(),
+        };
+        registry.register(
+            "broadcast_messages",
+            "Answers of gateways, by what they mean",
+            metrics.messages.clone(),
+        );
+        registry.register(
+            "broadcast_send_duration_seconds",
+            "Time from request to answer",
+            metrics.send_seconds.clone(),
+        );
+        registry.register("broadcast_claims", "Claims of windows of rows", metrics.claims.clone());
+        registry.register(
+            "broadcast_orphaned_rows",
+            "Rows that became Unknown because a process ended between claim and record",
+            metrics.orphaned_rows.clone(),
+        );
+        registry.register("broadcast_receipts", "Receipts of gateways", metrics.receipts.clone());
+        registry.register(
+            "controller_runtime_reconcile",
+            "Reconciliations per controller",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_time_seconds",
+            "Length of time per reconciliation",
+            metrics.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "rest_client_requests",
+            "Requests to the API server, by status code and method",
+            metrics.requests.clone(),
+        );
+        Self { registry: Arc::new(registry), ..metrics }
+    }
+
+    /// All metrics in the text format of `OpenMetrics`.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// A request to a gateway has been answered, or given up.
+    pub fn sent(&self, channel: &ObjectKey, took: Duration) {
+        let labels = ChannelLabels { namespace: channel.namespace.clone(), channel: channel.name.clone() };
+        self.send_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// What an answer means for its chat; `None` when it means nothing for it.
+    pub fn answered(&self, channel: &ObjectKey, outcome: Option<Outcome>) {
+        let outcome = match outcome {
+            Some(Outcome::Failed) => MessageOutcome::Failed,
+            Some(Outcome::Unknown) => MessageOutcome::Unknown,
+            Some(Outcome::Pending) => MessageOutcome::Retry,
+            Some(_) => MessageOutcome::Sent,
+            None => MessageOutcome::Postponed,
+        };
+        let labels =
+            MessageLabels { namespace: channel.namespace.clone(), channel: channel.name.clone(), outcome };
+        self.messages.get_or_create(&labels).inc();
+    }
+
+    /// A claim was stored, or not.
+    pub fn claimed(&self, stored: bool) {
+        let result = if stored { ClaimResult::Stored } else { ClaimResult::Refused };
+        self.claims.get_or_create(&ClaimLabels { result }).inc();
+    }
+
+    /// Rows became Unknown because their process is gone.
+    pub fn orphaned(&self, rows: usize) {
+        self.orphaned_rows.inc_by(rows as u64);
+    }
+
+    /// So many receipts ended so.
+    pub fn receipts(&self, result: ReceiptResult, number: usize) {
+        self.receipts.get_or_create(&ReceiptLabels { result }).inc_by(number as u64);
+    }
+
+    /// A reconciliation ended.
+    pub fn reconciled(&self, succeeded: bool, took: Duration) {
+        let result = if succeeded { ReconcileResult::Success } else { ReconcileResult::Error };
+        self.reconciles.get_or_create(&ReconcileLabels { controller: "broadcast", result }).inc();
+        self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The API server answered a request; `None` when it did not.
+    pub fn requested(&self, method: &http::Method, code: Option<u16>) {
+        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
+        let labels = RequestLabels { code, method: method.to_string() };
+        self.requests.get_or_create(&labels).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_the_names_that_dashboards_know() {
+        let metrics = Metrics::new();
+        let channel = ObjectKey::new("shop", "sms");
+        metrics.answered(&channel, Some(Outcome::Sent));
+        metrics.reconciled(true, Duration::from_millis(3));
+        metrics.requested(&http::Method::PUT, Some(200));
+        let text = metrics.encode().expect("text");
+        for line in [
+            r#"broadcast_messages_total{namespace="shop",channel="sms",outcome="Sent"} 1"#,
+            r#"controller_runtime_reconcile_total{controller="broadcast",result="Success"} 1"#,
+            r#"rest_client_requests_total{code="200",method="PUT"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
