@@ -10,8 +10,9 @@ use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::message::MessageTemplate;
 use crate::domain::outcome::Row;
 use crate::domain::rate::RateLimit;
+use crate::domain::summary::PageSummary;
 use crate::ledger::{ClaimedRow, PlannedWindow, RecordedClaim};
-use crate::observed::{Observed, PageSummary};
+use crate::observed::Observed;
 
 /// Results are stored at least this often while a window is being sent, so that a crash leaves little Unknown and a
 /// person who watches sees progress.
@@ -227,11 +228,6 @@ impl Lane {
         } else if let Some(Window::Open(open)) = self.windows.get_mut(&page) {
             open.is_recording = false;
         }
-    }
-
-    /// A claim that came to nothing.
-    pub(super) fn forget_claim(&mut self, page: usize) {
-        self.windows.remove(&page);
     }
 
     /// The window to ask for on a page.

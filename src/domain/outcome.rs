@@ -47,10 +47,11 @@ impl Row {
         }
     }
 
-    /// A chat that is never sent to, and why.
+    /// A chat that is never sent to, and why: a word, or a word, a colon and more.
     #[must_use]
     pub fn skipped(reason: &str) -> Self {
-        Self { outcome: Outcome::Skipped, ..Self::pending() }.with_error(reason, "")
+        let (code, detail) = reason.split_once(": ").unwrap_or((reason, ""));
+        Self { outcome: Outcome::Skipped, ..Self::pending() }.with_error(code, detail)
     }
 
     /// A row with this outcome, known since `time`.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Broadcast, BroadcastBatch, BroadcastChannel};
 use crate::domain::ids::ObjectKey;
 
-pub use pages::{PageIndex, PageSummary, notable_of};
+pub use pages::PageIndex;
 use watch::{Change, Scope};
 
 /// Changes waiting for the planner. Bounded, so that a slow planner slows the watch and not the memory: it holds one

@@ -3,51 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use tokio::sync::watch as signal;
 
 use super::watch::version_of;
-use crate::api::{BatchCounts, BroadcastBatch, ChatOutcome, Claim, OutcomeError};
+use crate::api::BroadcastBatch;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
-use crate::domain::outcome::{Outcome, Row};
-use crate::domain::page::{Page, Recipient};
-
-/// Rows of a page that a summary holds at most: as many as a Broadcast's status shows.
-const MAX_NOTABLE: usize = 200;
-
-/// What is known of one page.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PageSummary {
-    /// Namespace and name of the page.
-    pub key: ObjectKey,
-    /// Number of the page, from 0.
-    pub index: usize,
-    /// Rows of the page.
-    pub rows: usize,
-    /// Outcomes, counted from the rows.
-    pub counts: BatchCounts,
-    /// Whether a restart took it over.
-    pub sealed: bool,
-    /// The window that is being sent, if any.
-    pub claim: Option<Claim>,
-    /// Rows under the claim without an outcome.
-    pub sending: i32,
-    /// Unknown rows, by how often they were tried.
-    pub unknown_by_attempts: BTreeMap<u32, i32>,
-    /// Version of the page that this speaks of.
-    pub resource_version: u64,
-    /// All rows of a page of at most 200, else its failed and unknown ones, at most 200.
-    pub notable: Vec<ChatOutcome>,
-}
-
-impl PageSummary {
-    /// Unknown rows that were tried fewer than `max_attempts` times.
-    #[must_use]
-    pub fn unknown_below(&self, max_attempts: u32) -> i32 {
-        self.unknown_by_attempts.range(..max_attempts).map(|(_, rows)| rows).sum()
-    }
-}
+use crate::domain::page::Page;
+use crate::domain::summary::{PageSummary, Place};
 
 /// Pages of one Broadcast, by index.
 type Pages = BTreeMap<usize, Arc<PageSummary>>;
@@ -95,7 +58,10 @@ impl PageIndex {
             return;
         }
         match Page::parse(batch) {
-            Ok(page) => self.insert(owner, summarise(batch, &page)),
+            Ok(page) => {
+                let key = ObjectKey::new(owner.0.clone(), batch.name_any());
+                self.insert(owner, PageSummary::of(Place { key, index, resource_version: version }, &page));
+            }
             Err(error) => {
                 tracing::debug!(page = batch.name_any(), %error, "page has no readable outcomes yet");
             }
@@ -144,47 +110,4 @@ fn place_of(batch: &BroadcastBatch) -> ((String, BroadcastUid), usize) {
     let uid = BroadcastUid::new(batch.spec.broadcast.uid.clone());
     let index = usize::try_from(batch.spec.index).unwrap_or_default();
     ((batch.namespace().unwrap_or_default(), uid), index)
-}
-
-fn summarise(batch: &BroadcastBatch, page: &Page) -> PageSummary {
-    let mut unknown_by_attempts = BTreeMap::new();
-    for row in page.rows().iter().filter(|row| row.outcome == Outcome::Unknown) {
-        *unknown_by_attempts.entry(row.attempts).or_insert(0) += 1;
-    }
-    PageSummary {
-        key: ObjectKey::new(batch.namespace().unwrap_or_default(), batch.name_any()),
-        index: place_of(batch).1,
-        rows: page.rows().len(),
-        counts: page.counts(),
-        sealed: page.is_sealed(),
-        claim: page.claim().cloned(),
-        sending: i32::try_from(page.claimed_rows().len()).unwrap_or(i32::MAX),
-        unknown_by_attempts,
-        resource_version: version_of(batch),
-        notable: notable_of(page),
-    }
-}
-
-/// Rows of a page that a Broadcast's status may show.
-#[must_use]
-pub fn notable_of(page: &Page) -> Vec<ChatOutcome> {
-    let all = page.rows().len() <= MAX_NOTABLE;
-    let rows = page.recipients().iter().zip(page.rows());
-    rows.filter(|(_, row)| all || matches!(row.outcome, Outcome::Failed | Outcome::Unknown))
-        .take(MAX_NOTABLE)
-        .map(|(recipient, row)| chat_outcome(recipient, row))
-        .collect()
-}
-
-fn chat_outcome(recipient: &Recipient, row: &Row) -> ChatOutcome {
-    let error =
-        (!row.code.is_empty()).then(|| OutcomeError { code: row.code.clone(), message: row.detail.clone() });
-    ChatOutcome {
-        chat: recipient.chat.clone(),
-        outcome: row.outcome,
-        time: row.time.map(Time),
-        attempts: i32::try_from(row.attempts).unwrap_or(i32::MAX),
-        message_id: (!row.message_id.is_empty()).then(|| row.message_id.clone()),
-        error,
-    }
 }

@@ -1,0 +1,223 @@
+//! A restart: when it may take its source over, and which chats it gets.
+
+use super::outcome::{Outcome, Row};
+use super::page::{Page, Recipient};
+use crate::api::{Broadcast, Include, Lineage, MAX_BROADCAST_NAME, ObjectRef, RestartFrom};
+
+/// Whether a restart may go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The source can be taken over now.
+    Go,
+    /// Later, and why not now.
+    Wait(String),
+    /// Never, as things stand: a reason for programs, and what to do.
+    Refused(&'static str, String),
+}
+
+/// Decides by the source as it is stored.
+#[must_use]
+pub fn decide(child: &Broadcast, request: &RestartFrom, source: Option<&Broadcast>) -> Decision {
+    let name = &request.name;
+    if child.metadata.name.as_deref() == Some(name) {
+        return refused("RestartOfItself", "a Broadcast cannot restart itself: give it another name".into());
+    }
+    if child.spec.recipients.is_some() {
+        return refused(
+            "RecipientsGiven",
+            "a restart takes its recipients from the source: remove spec.recipients".into(),
+        );
+    }
+    let Some(source) = source else {
+        return refused(
+            "SourceNotFound",
+            format!("Broadcast {name} does not exist in this namespace: check spec.restartFrom.name"),
+        );
+    };
+    if request.uid.is_some() && request.uid != source.metadata.uid {
+        return refused(
+            "SourceHasAnotherUid",
+            format!(
+                "Broadcast {name} was deleted and made anew: its chats are not those of the one with UID {}",
+                request.uid.as_deref().unwrap_or_default()
+            ),
+        );
+    }
+    let status = source.status.clone().unwrap_or_default();
+    if let Some(by) = &status.restarted_by {
+        if Some(&by.uid) != child.metadata.uid.as_ref() {
+            return refused(
+                "AlreadyRestarted",
+                format!("Broadcast {name} was restarted by {} already: restart that one", by.name),
+            );
+        }
+        return Decision::Go;
+    }
+    if status.audience_digest.is_none() {
+        return Decision::Wait(format!("Broadcast {name} has not begun yet: there is nothing to send again"));
+    }
+    let sending = status.counts.unwrap_or_default().sending;
+    let stopped = source.spec.paused && sending == 0;
+    if status.completion_time.is_some() || stopped || source.metadata.deletion_timestamp.is_some() {
+        return Decision::Go;
+    }
+    Decision::Wait(format!(
+        "waiting until Broadcast {name} is complete or stopped: to stop it, kubectl patch bc {name} --type=merge -p \
+         '{{\"spec\":{{\"paused\":true}}}}'"
+    ))
+}
+
+fn refused(reason: &'static str, message: String) -> Decision {
+    Decision::Refused(reason, message)
+}
+
+/// The chats of sealed pages that a restart sends to, with their parameters.
+#[must_use]
+pub fn carried_over<'a>(pages: impl Iterator<Item = &'a Page>, include: &[Include]) -> Vec<Recipient> {
+    pages
+        .flat_map(|page| page.recipients().iter().zip(page.rows()))
+        .filter(|(recipient, row)| recipient.skip.is_empty() && is_included(row, include))
+        .map(|(recipient, _)| recipient.clone())
+        .collect()
+}
+
+fn is_included(row: &Row, include: &[Include]) -> bool {
+    match row.outcome {
+        Outcome::Failed => include.contains(&Include::Failed),
+        Outcome::Cancelled => include.contains(&Include::Unsent),
+        Outcome::Unknown => include.contains(&Include::Unknown),
+        Outcome::Pending | Outcome::Skipped | Outcome::Sent | Outcome::Delivered | Outcome::Read => false,
+    }
+}
+
+/// The place of a restart in its chain.
+#[must_use]
+pub fn lineage(source: &Broadcast) -> Lineage {
+    let status = source.status.as_ref();
+    let known = status.and_then(|status| status.lineage.clone());
+    let known = known.unwrap_or_else(|| Lineage {
+        root: source.metadata.name.clone().unwrap_or_default(),
+        depth: 0,
+        total: status.and_then(|status| status.total).unwrap_or_default(),
+        reached: 0,
+    });
+    Lineage { depth: known.depth + 1, ..known }
+}
+
+/// Name of the child that a restart by annotation makes: always the same for the same source.
+#[must_use]
+pub fn child_name(source: &ObjectRef, lineage: &Lineage) -> String {
+    let suffix = format!("-r{}", lineage.depth);
+    let name = format!("{}{suffix}", lineage.root);
+    if name.len() <= MAX_BROADCAST_NAME {
+        return name;
+    }
+    // Cut, and told apart by the source's UID.
+    let tag: String = source.uid.chars().filter(char::is_ascii_hexdigit).take(8).collect();
+    let room = MAX_BROADCAST_NAME - suffix.len() - tag.len() - 1;
+    format!("{}-{tag}{suffix}", lineage.root[..room].trim_end_matches(['-', '.']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{BroadcastSpec, BroadcastStatus, Counts};
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn broadcast(name: &str, uid: &str) -> Broadcast {
+        let mut broadcast = Broadcast::new(name, BroadcastSpec::default());
+        broadcast.metadata.uid = Some(uid.into());
+        broadcast
+    }
+
+    fn request() -> RestartFrom {
+        RestartFrom { name: "sale".into(), uid: None, include: vec![Include::Failed, Include::Unsent] }
+    }
+
+    fn source(paused: bool, sending: i32) -> Broadcast {
+        let mut source = broadcast("sale", "u1");
+        source.spec.paused = paused;
+        source.status = Some(BroadcastStatus {
+            audience_digest: Some("sha256:0".into()),
+            counts: Some(Counts { sending, ..Counts::default() }),
+            ..BroadcastStatus::default()
+        });
+        source
+    }
+
+    fn reason(decision: Decision) -> &'static str {
+        match decision {
+            Decision::Refused(reason, _) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn wrong_restarts_are_refused_each_with_its_reason() {
+        let child = broadcast("sale-2", "u2");
+        assert_eq!(reason(decide(&child, &request(), None)), "SourceNotFound");
+        assert_eq!(reason(decide(&broadcast("sale", "u1"), &request(), None)), "RestartOfItself");
+        let other = RestartFrom { uid: Some("u0".into()), ..request() };
+        assert_eq!(reason(decide(&child, &other, Some(&source(true, 0)))), "SourceHasAnotherUid");
+        let mut taken = source(true, 0);
+        taken.status.as_mut().expect("status").restarted_by =
+            Some(ObjectRef { name: "x".into(), uid: "u9".into() });
+        assert_eq!(reason(decide(&child, &request(), Some(&taken))), "AlreadyRestarted");
+        let mut greedy = child;
+        greedy.spec.recipients = Some(crate::api::Recipients::default());
+        assert_eq!(reason(decide(&greedy, &request(), Some(&source(true, 0)))), "RecipientsGiven");
+    }
+
+    #[test]
+    fn a_restart_waits_while_its_source_still_sends() {
+        let child = broadcast("sale-2", "u2");
+        assert!(matches!(decide(&child, &request(), Some(&source(false, 0))), Decision::Wait(_)));
+        assert!(matches!(decide(&child, &request(), Some(&source(true, 3))), Decision::Wait(_)));
+        assert_eq!(decide(&child, &request(), Some(&source(true, 0))), Decision::Go);
+    }
+
+    #[test]
+    fn a_restart_that_was_interrupted_goes_on() {
+        let mut taken = source(true, 0);
+        taken.status.as_mut().expect("status").restarted_by =
+            Some(ObjectRef { name: "sale-2".into(), uid: "u2".into() });
+        assert_eq!(decide(&broadcast("sale-2", "u2"), &request(), Some(&taken)), Decision::Go);
+    }
+
+    #[test]
+    fn names_of_children_are_short_and_always_the_same() {
+        let lineage = |root: &str| Lineage { root: root.into(), depth: 2, total: 0, reached: 0 };
+        let source = ObjectRef { name: "sale-r1".into(), uid: "0b3f9a3e-1c5e".into() };
+        assert_eq!(child_name(&source, &lineage("sale")), "sale-r2");
+        let long = child_name(&source, &lineage(&"a".repeat(57)));
+        assert!(long.len() <= MAX_BROADCAST_NAME && long.ends_with("-0b3f9a3e-r2"), "{long}");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_who_has_the_message_is_carried_over(
+            outcomes in prop::collection::vec(0_usize..6, 1..40), unknown in any::<bool>()
+        ) {
+            let kinds = [Outcome::Pending, Outcome::Unknown, Outcome::Sent, Outcome::Failed, Outcome::Delivered, Outcome::Read];
+            let recipients: Vec<Recipient> = (0..outcomes.len())
+                .map(|n| Recipient { chat: format!("1555{n:04}"), skip: String::new(), params: BTreeMap::new() })
+                .collect();
+            let mut page = Page::planned(recipients);
+            for (row, kind) in outcomes.iter().enumerate() {
+                page.merge(row, &Row::known(kinds[*kind], 1, Timestamp::UNIX_EPOCH));
+            }
+            page.seal(Timestamp::UNIX_EPOCH).expect("not claimed");
+            let mut include = vec![Include::Failed, Include::Unsent];
+            if unknown { include.push(Include::Unknown); }
+            let carried: Vec<String> = carried_over([page].iter(), &include).into_iter().map(|r| r.chat).collect();
+            let wanted: Vec<String> = outcomes.iter().enumerate()
+                .filter(|(_, kind)| matches!(kinds[**kind], Outcome::Pending | Outcome::Failed)
+                    || (unknown && kinds[**kind] == Outcome::Unknown))
+                .map(|(n, _)| format!("1555{n:04}"))
+                .collect();
+            prop_assert_eq!(carried, wanted);
+        }
+    }
+}

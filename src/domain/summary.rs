@@ -1,0 +1,101 @@
+//! What is known of a page without its rows: enough to count, to choose the next page, and to show what went wrong.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::ids::ObjectKey;
+use super::outcome::{Outcome, Row};
+use super::page::{Page, Recipient};
+use crate::api::{BatchCounts, ChatOutcome, Claim, OutcomeError};
+
+/// Rows of a page that a summary holds at most: as many as a Broadcast's status shows.
+pub const MAX_NOTABLE: usize = 200;
+
+/// Where a page is stored, and in which version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Namespace and name of the page.
+    pub key: ObjectKey,
+    /// Number of the page, from 0.
+    pub index: usize,
+    /// Version of the page.
+    pub resource_version: u64,
+}
+
+/// What is known of one page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageSummary {
+    /// Namespace and name of the page.
+    pub key: ObjectKey,
+    /// Number of the page, from 0.
+    pub index: usize,
+    /// Rows of the page.
+    pub rows: usize,
+    /// Outcomes, counted from the rows.
+    pub counts: BatchCounts,
+    /// Whether a restart took it over.
+    pub sealed: bool,
+    /// The window that is being sent, if any.
+    pub claim: Option<Claim>,
+    /// Rows under the claim without an outcome.
+    pub sending: i32,
+    /// Unknown rows, by how often they were tried.
+    pub unknown_by_attempts: BTreeMap<u32, i32>,
+    /// Version of the page that this speaks of.
+    pub resource_version: u64,
+    /// All rows of a page of at most 200, else its failed and unknown ones, at most 200.
+    pub notable: Vec<ChatOutcome>,
+}
+
+impl PageSummary {
+    /// The summary of a stored page.
+    #[must_use]
+    pub fn of(place: Place, page: &Page) -> Self {
+        let mut unknown_by_attempts = BTreeMap::new();
+        for row in page.rows().iter().filter(|row| row.outcome == Outcome::Unknown) {
+            *unknown_by_attempts.entry(row.attempts).or_insert(0) += 1;
+        }
+        Self {
+            key: place.key,
+            index: place.index,
+            rows: page.rows().len(),
+            counts: page.counts(),
+            sealed: page.is_sealed(),
+            claim: page.claim().cloned(),
+            sending: i32::try_from(page.claimed_rows().len()).unwrap_or(i32::MAX),
+            unknown_by_attempts,
+            resource_version: place.resource_version,
+            notable: notable_of(page),
+        }
+    }
+
+    /// Unknown rows that were tried fewer than `max_attempts` times.
+    #[must_use]
+    pub fn unknown_below(&self, max_attempts: u32) -> i32 {
+        self.unknown_by_attempts.range(..max_attempts).map(|(_, rows)| rows).sum()
+    }
+}
+
+/// Rows of a page that a Broadcast's status may show.
+fn notable_of(page: &Page) -> Vec<ChatOutcome> {
+    let all = page.rows().len() <= MAX_NOTABLE;
+    let rows = page.recipients().iter().zip(page.rows());
+    rows.filter(|(_, row)| all || matches!(row.outcome, Outcome::Failed | Outcome::Unknown))
+        .take(MAX_NOTABLE)
+        .map(|(recipient, row)| chat_outcome(recipient, row))
+        .collect()
+}
+
+fn chat_outcome(recipient: &Recipient, row: &Row) -> ChatOutcome {
+    let error =
+        (!row.code.is_empty()).then(|| OutcomeError { code: row.code.clone(), message: row.detail.clone() });
+    ChatOutcome {
+        chat: recipient.chat.clone(),
+        outcome: row.outcome,
+        time: row.time.map(Time),
+        attempts: i32::try_from(row.attempts).unwrap_or(i32::MAX),
+        message_id: (!row.message_id.is_empty()).then(|| row.message_id.clone()),
+        error,
+    }
+}

@@ -1,0 +1,285 @@
+//! What a Broadcast's status says: counts from its pages, and conditions from everything that is known. Pure.
+//!
+//! The conditions follow kstatus: Reconciling while something goes on by itself, Stalled when it needs a person, and
+//! never Ready=False while stopped on purpose.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::conditions::Conditions;
+use super::summary::{MAX_NOTABLE, PageSummary};
+use crate::api::{
+    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, OnUnknown,
+    OutcomeName,
+};
+
+/// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
+const MAX_SHOWN: usize = 50;
+
+/// Everything that a status is made from.
+#[derive(Debug)]
+pub struct Observation<'a> {
+    /// The Broadcast, with its status as it stands.
+    pub broadcast: &'a Broadcast,
+    /// The channel that it sends through, if there is one.
+    pub channel: Option<&'a BroadcastChannel>,
+    /// Its pages.
+    pub pages: &'a [std::sync::Arc<PageSummary>],
+    /// How far it is.
+    pub stage: &'a Stage,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// How far a Broadcast is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It cannot go on without a person: a reason for programs, and what to do.
+    Stalled(String, String),
+    /// It goes on by itself later.
+    Waiting(&'static str, String),
+    /// It is stopped before it was planned; everything that can be checked is right.
+    Checked,
+    /// Its audience is being written down.
+    Planning,
+    /// Its audience is sealed, and it may send.
+    Sealed,
+}
+
+/// The state that the conditions speak of.
+enum State {
+    Progress(String, String),
+    Stopped(String),
+    Stalled(String, String),
+    Complete(&'static str, String),
+}
+
+/// The status to store.
+#[must_use]
+pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
+    let broadcast = observation.broadcast;
+    let mut status = broadcast.status.clone().unwrap_or_default();
+    status.observed_generation = broadcast.metadata.generation.unwrap_or_default();
+    if *observation.stage == Stage::Sealed {
+        count(&mut status, observation);
+    }
+    let state = state_of(&status, observation);
+    if let State::Complete(..) = state {
+        status.completion_time.get_or_insert(Time(observation.now));
+    } else {
+        status.completion_time = None;
+    }
+    status.conditions = conditions_of(broadcast, &state, observation.now);
+    status
+}
+
+/// Counts, percentages, shown outcomes and batches, from the pages. While the pages are not all in view the last counts
+/// stay.
+fn count(status: &mut BroadcastStatus, observation: &Observation<'_>) {
+    let pages = observation.pages;
+    if !has_all_pages(status, pages) {
+        return;
+    }
+    let before = status.counts.unwrap_or_default();
+    let counts = pages.iter().fold(Counts::default(), |sum, page| add(sum, page));
+    let total = status.total.unwrap_or_default();
+    let accepted = accepted(&counts);
+    status.counts = Some(counts);
+    status.progress = Some(format!("{accepted}/{total}"));
+    let has_receipts = observation
+        .channel
+        .and_then(|channel| channel.spec.http.as_ref())
+        .is_some_and(|http| http.has_receipts());
+    let percent = |part: i32| (has_receipts && accepted > 0).then(|| percent_of(part, accepted));
+    status.delivered_percent = percent(counts.delivered + counts.read);
+    status.read_percent = percent(counts.read);
+    status.outcomes = shown(pages, total);
+    status.outcomes_truncated = usize::try_from(total).is_ok_and(|total| status.outcomes.len() < total);
+    let done = pages.iter().filter(|page| page.counts.pending == 0 && page.claim.is_none()).count();
+    let number = |pages: usize| i32::try_from(pages).unwrap_or(i32::MAX);
+    status.batches = Some(BatchProgress { total: number(pages.len()), done: number(done) });
+    if let Some(lineage) = &mut status.lineage {
+        lineage.reached += accepted - self::accepted(&before);
+    }
+}
+
+fn has_all_pages(status: &BroadcastStatus, pages: &[std::sync::Arc<PageSummary>]) -> bool {
+    let wanted = status.batches.map_or(0, |batches| batches.total);
+    usize::try_from(wanted) == Ok(pages.len())
+}
+
+fn add(sum: Counts, page: &PageSummary) -> Counts {
+    // Named one by one, so that a new count cannot be forgotten.
+    let crate::api::BatchCounts { pending, sent, delivered, read, failed, unknown, skipped, cancelled } =
+        page.counts;
+    // Rows of a claim that sends Unknown ones again are counted as unknown, not as sending.
+    let sending = page.sending.min(pending);
+    Counts {
+        pending: sum.pending + pending - sending,
+        sending: sum.sending + sending,
+        sent: sum.sent + sent,
+        delivered: sum.delivered + delivered,
+        read: sum.read + read,
+        failed: sum.failed + failed,
+        unknown: sum.unknown + unknown,
+        skipped: sum.skipped + skipped,
+        cancelled: sum.cancelled + cancelled,
+    }
+}
+
+fn accepted(counts: &Counts) -> i32 {
+    counts.sent + counts.delivered + counts.read
+}
+
+fn percent_of(part: i32, whole: i32) -> i32 {
+    i32::try_from(i64::from(part) * 100 / i64::from(whole)).unwrap_or(100)
+}
+
+fn shown(pages: &[std::sync::Arc<PageSummary>], total: i32) -> Vec<ChatOutcome> {
+    let all = pages.iter().flat_map(|page| page.notable.iter());
+    if usize::try_from(total).is_ok_and(|total| total <= MAX_NOTABLE) {
+        return all.take(MAX_NOTABLE).cloned().collect();
+    }
+    let of = |wanted: OutcomeName| all.clone().filter(move |row| row.outcome == wanted);
+    of(OutcomeName::Failed).chain(of(OutcomeName::Unknown)).take(MAX_SHOWN).cloned().collect()
+}
+
+fn state_of(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
+    match observation.stage {
+        Stage::Stalled(reason, message) => State::Stalled(reason.clone(), message.clone()),
+        Stage::Waiting(reason, message) => State::Progress((*reason).to_owned(), message.clone()),
+        Stage::Checked => State::Stopped(
+            "stopped before it began: it may still be edited; spec.paused: false starts it".into(),
+        ),
+        Stage::Planning => State::Progress("Planning".into(), "reading and writing down the audience".into()),
+        Stage::Sealed => sealed_state(status, observation),
+    }
+}
+
+fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
+    let broadcast = observation.broadcast;
+    let counts = status.counts.unwrap_or_default();
+    if !has_all_pages(status, observation.pages) {
+        return State::Progress("Planning".into(), "waiting until all pages of the log are in view".into());
+    }
+    let in_flight = counts.sending > 0 || observation.pages.iter().any(|page| page.claim.is_some());
+    let open = counts.pending > 0 || in_flight || resendable(observation) > 0;
+    if let Some(by) = &status.restarted_by {
+        let message = format!("restarted by {}: it has the chats that were not reached", by.name);
+        return if open {
+            State::Progress("Restarting".into(), message)
+        } else {
+            State::Complete("Restarted", message)
+        };
+    }
+    if !open {
+        return State::Complete("Succeeded", summary(status.total.unwrap_or_default(), &counts));
+    }
+    if broadcast.spec.paused {
+        return if in_flight {
+            State::Progress(
+                "Stopping".into(),
+                "no further message starts; those in flight are being recorded".into(),
+            )
+        } else {
+            State::Stopped("stopped, nothing is in flight; spec.paused: false goes on, a Broadcast with spec.restartFrom sends to the rest".into())
+        };
+    }
+    channel_state(observation)
+}
+
+/// Unknown chats that are going to be sent to again.
+fn resendable(observation: &Observation<'_>) -> i32 {
+    let spec = &observation.broadcast.spec;
+    let idempotent = observation
+        .channel
+        .and_then(|channel| channel.spec.http.as_ref())
+        .is_some_and(|http| http.idempotent);
+    if spec.on_unknown != OnUnknown::Resend && !idempotent {
+        return 0;
+    }
+    let max_attempts = u32::try_from(spec.retry.max_attempts).unwrap_or(1);
+    observation.pages.iter().filter(|page| !page.sealed).map(|page| page.unknown_below(max_attempts)).sum()
+}
+
+/// A Broadcast that could send is in the state of its channel.
+fn channel_state(observation: &Observation<'_>) -> State {
+    let Some(channel) = observation.channel else {
+        return State::Stalled(
+            "ChannelNotFound".into(),
+            "the BroadcastChannel was deleted: create it again to go on".into(),
+        );
+    };
+    if channel.spec.paused {
+        return State::Progress(
+            "ChannelPaused".into(),
+            "the channel's spec.paused is true: set it to false to go on".into(),
+        );
+    }
+    let conditions = channel.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    for type_ in ["Stalled", "Throttled"] {
+        if let Some(trouble) =
+            Condition::find(conditions, type_).filter(|_| Condition::is_true(conditions, type_))
+        {
+            let message = format!(
+                "channel {}: {}",
+                channel.metadata.name.as_deref().unwrap_or_default(),
+                trouble.message
+            );
+            return match type_ {
+                "Stalled" => State::Stalled(trouble.reason.clone(), message),
+                _ => State::Progress("Throttled".into(), message),
+            };
+        }
+    }
+    let waiting = Condition::find(conditions, "Reconciling").filter(|waiting| waiting.reason != "Opening");
+    match waiting {
+        Some(waiting) => State::Progress(waiting.reason.clone(), waiting.message.clone()),
+        None => State::Progress("Sending".into(), "messages are being sent".into()),
+    }
+}
+
+fn summary(total: i32, counts: &Counts) -> String {
+    if total == 0 {
+        return "nothing to send: the source has no chat that failed or was not reached".into();
+    }
+    let mut text = format!("{} of {total} chats have the message", accepted(counts));
+    for (number, what) in [
+        (counts.failed, "failed"),
+        (counts.unknown, "may or may not have it (a restart can include Unknown)"),
+        (counts.skipped, "skipped as invalid or repeated"),
+    ] {
+        if number > 0 {
+            text.push_str(&format!(", {number} {what}"));
+        }
+    }
+    text
+}
+
+fn conditions_of(broadcast: &Broadcast, state: &State, now: Timestamp) -> Vec<Condition> {
+    let generation = broadcast.metadata.generation.unwrap_or_default();
+    let previous = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let (ready, complete, suspended) = match state {
+        State::Progress(..) | State::Stalled(..) => (false, false, false),
+        State::Stopped(_) => (true, false, true),
+        State::Complete(..) => (true, true, false),
+    };
+    let (reason, message) = match state {
+        State::Progress(reason, message) | State::Stalled(reason, message) => {
+            (reason.as_str(), message.as_str())
+        }
+        State::Stopped(message) => ("Stopped", message.as_str()),
+        State::Complete(reason, message) => (*reason, message.as_str()),
+    };
+    Conditions::after(previous, generation, now)
+        .with("Ready", ready, reason, message)
+        .with("Complete", complete, reason, message)
+        .with("Suspended", suspended, reason, message)
+        .with_if("Reconciling", matches!(state, State::Progress(..)), reason, message)
+        .with_if("Stalled", matches!(state, State::Stalled(..)), reason, message)
+        .build()
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

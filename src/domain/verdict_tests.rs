@@ -1,0 +1,221 @@
+//! A case for every row of the table of states.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::api::{
+    BroadcastChannelSpec, BroadcastSpec, ChannelStatus, ConditionStatus, HttpChannel, Limits, ObjectRef,
+    ProviderName,
+};
+use crate::domain::ids::{Incarnation, ObjectKey};
+use crate::domain::outcome::Row;
+use crate::domain::page::{Page, Recipient};
+use crate::domain::summary::Place;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_000).expect("small")
+}
+
+fn channel() -> BroadcastChannel {
+    let http = HttpChannel { url: "http://gw".into(), allow_unsigned: true, ..HttpChannel::default() };
+    BroadcastChannel::new(
+        "sms",
+        BroadcastChannelSpec {
+            provider: ProviderName::Http,
+            http: Some(http),
+            limits: Limits::default(),
+            paused: false,
+        },
+    )
+}
+
+/// A page whose rows have these outcomes; the rows of `claim` are being sent.
+fn page(outcomes: &[OutcomeName], claim: std::ops::Range<usize>) -> Arc<PageSummary> {
+    let recipients = (0..outcomes.len())
+        .map(|n| Recipient { chat: format!("1555{n:04}"), skip: String::new(), params: BTreeMap::new() })
+        .collect();
+    let mut page = Page::planned(recipients);
+    for (row, outcome) in outcomes.iter().enumerate() {
+        page.merge(row, &Row::known(*outcome, u32::from(*outcome != OutcomeName::Pending), now()));
+    }
+    if !claim.is_empty() {
+        page.make_claim(&claim, false, &Incarnation::new("i".into()), 1, now()).expect("claimable");
+    }
+    let place = Place { key: ObjectKey::new("shop", "sale-00000"), index: 0, resource_version: 1 };
+    Arc::new(PageSummary::of(place, &page))
+}
+
+fn sealed(total: i32) -> Broadcast {
+    let mut broadcast = Broadcast::new("sale", BroadcastSpec::default());
+    broadcast.metadata.generation = Some(3);
+    broadcast.status = Some(BroadcastStatus {
+        total: Some(total),
+        batches: Some(BatchProgress { total: 1, done: 0 }),
+        ..BroadcastStatus::default()
+    });
+    broadcast
+}
+
+/// The conditions as `Type=Status/Reason`, in their order.
+fn conditions(status: &BroadcastStatus) -> Vec<String> {
+    let text = |c: &Condition| format!("{}={:?}/{}", c.type_, c.status, c.reason);
+    status.conditions.iter().map(text).collect()
+}
+
+fn judge(
+    broadcast: &Broadcast,
+    channel: Option<&BroadcastChannel>,
+    page: Arc<PageSummary>,
+) -> BroadcastStatus {
+    status_of(&Observation { broadcast, channel, pages: &[page], stage: &Stage::Sealed, now: now() })
+}
+
+use OutcomeName::{Delivered, Failed, Pending, Read, Sent, Skipped, Unknown};
+
+#[test]
+fn a_sending_broadcast_is_reconciling() {
+    let status = judge(&sealed(3), Some(&channel()), page(&[Sent, Pending, Pending], 1..2));
+    assert_eq!(
+        conditions(&status),
+        [
+            "Ready=False/Sending",
+            "Complete=False/Sending",
+            "Suspended=False/Sending",
+            "Reconciling=True/Sending"
+        ]
+    );
+    let counts = status.counts.expect("counts");
+    assert_eq!((counts.pending, counts.sending, counts.sent), (1, 1, 1));
+    assert_eq!(status.progress.as_deref(), Some("1/3"));
+}
+
+#[test]
+fn a_stopped_broadcast_is_ready_once_nothing_is_in_flight() {
+    let mut broadcast = sealed(2);
+    broadcast.spec.paused = true;
+    let stopping = judge(&broadcast, Some(&channel()), page(&[Sent, Pending], 1..2));
+    assert_eq!(conditions(&stopping)[0], "Ready=False/Stopping");
+    let stopped = judge(&broadcast, Some(&channel()), page(&[Sent, Pending], 0..0));
+    assert_eq!(
+        conditions(&stopped),
+        ["Ready=True/Stopped", "Complete=False/Stopped", "Suspended=True/Stopped"]
+    );
+}
+
+#[test]
+fn a_complete_broadcast_says_how_it_went() {
+    let status = judge(&sealed(4), Some(&channel()), page(&[Read, Delivered, Failed, Skipped], 0..0));
+    assert_eq!(
+        conditions(&status),
+        ["Ready=True/Succeeded", "Complete=True/Succeeded", "Suspended=False/Succeeded"]
+    );
+    assert_eq!((status.delivered_percent, status.read_percent), (Some(100), Some(50)));
+    assert!(status.conditions[1].message.contains("2 of 4"), "{}", status.conditions[1].message);
+    assert_eq!(status.completion_time, Some(Time(now())));
+}
+
+#[test]
+fn percentages_are_absent_without_receipts_and_before_the_first_message() {
+    let mut mute = channel();
+    mute.spec.http.as_mut().expect("http").allow_unsigned = false;
+    assert_eq!(judge(&sealed(1), Some(&mute), page(&[Sent], 0..0)).delivered_percent, None);
+    assert_eq!(judge(&sealed(1), Some(&channel()), page(&[Pending], 0..0)).delivered_percent, None);
+}
+
+#[test]
+fn a_held_unknown_is_an_outcome_and_a_resent_one_is_not() {
+    let unknown = || page(&[Unknown], 0..0);
+    assert_eq!(conditions(&judge(&sealed(1), Some(&channel()), unknown()))[1], "Complete=True/Succeeded");
+    let mut resending = sealed(1);
+    resending.spec.on_unknown = OnUnknown::Resend;
+    assert_eq!(conditions(&judge(&resending, Some(&channel()), unknown()))[1], "Complete=False/Sending");
+}
+
+#[test]
+fn a_restarted_source_is_complete_when_its_pages_are_closed() {
+    let mut source = sealed(1);
+    source.status.as_mut().expect("status").restarted_by =
+        Some(ObjectRef { name: "r1".into(), uid: "u".into() });
+    assert_eq!(
+        conditions(&judge(&source, Some(&channel()), page(&[Pending], 0..0)))[0],
+        "Ready=False/Restarting"
+    );
+    assert_eq!(
+        conditions(&judge(&source, Some(&channel()), page(&[Failed], 0..0)))[0],
+        "Ready=True/Restarted"
+    );
+}
+
+#[test]
+fn trouble_of_the_channel_is_trouble_of_its_broadcasts() {
+    let pending = || page(&[Pending], 0..0);
+    let mut refused = channel();
+    refused.status = Some(ChannelStatus {
+        conditions: Conditions::after(&[], 1, now())
+            .with("Stalled", true, "AuthenticationFailed", "no")
+            .build(),
+        ..ChannelStatus::default()
+    });
+    let status = judge(&sealed(1), Some(&refused), pending());
+    assert_eq!(conditions(&status)[3], "Stalled=True/AuthenticationFailed");
+    let mut braked = channel();
+    braked.spec.paused = true;
+    assert_eq!(conditions(&judge(&sealed(1), Some(&braked), pending()))[0], "Ready=False/ChannelPaused");
+    assert_eq!(conditions(&judge(&sealed(1), None, pending()))[0], "Ready=False/ChannelNotFound");
+}
+
+#[test]
+fn a_problem_stalls_and_a_wait_reconciles() {
+    let broadcast = Broadcast::new("sale", BroadcastSpec::default());
+    let judge = |stage: &Stage| {
+        conditions(&status_of(&Observation {
+            broadcast: &broadcast,
+            channel: None,
+            pages: &[],
+            stage,
+            now: now(),
+        }))
+    };
+    let stalled = judge(&Stage::Stalled("EmptyAudience".into(), "nobody".into()));
+    assert_eq!(stalled.last().map(String::as_str), Some("Stalled=True/EmptyAudience"));
+    let waiting = judge(&Stage::Waiting("WaitingForSource", String::new()));
+    assert_eq!(waiting.last().map(String::as_str), Some("Reconciling=True/WaitingForSource"));
+    assert_eq!(judge(&Stage::Checked)[0], "Ready=True/Stopped");
+}
+
+#[test]
+fn transition_times_move_only_with_the_status() {
+    let mut broadcast = sealed(1);
+    let first = judge(&broadcast, Some(&channel()), page(&[Pending], 0..0));
+    broadcast.status = Some(first.clone());
+    let pages = [page(&[Sent], 0..0)];
+    let later = Timestamp::from_second(2_000).expect("small");
+    let second = status_of(&Observation {
+        broadcast: &broadcast,
+        channel: Some(&channel()),
+        pages: &pages,
+        stage: &Stage::Sealed,
+        now: later,
+    });
+    let time = |status: &BroadcastStatus, type_| {
+        Condition::find(&status.conditions, type_).map(|c| (c.status, c.last_transition_time.0))
+    };
+    assert_eq!(time(&second, "Ready"), Some((ConditionStatus::True, later)));
+    assert_eq!(time(&second, "Suspended"), Some((ConditionStatus::False, now())));
+}
+
+#[test]
+fn an_audience_without_pages_is_complete_at_once_and_says_so() {
+    let mut broadcast = sealed(0);
+    broadcast.status.as_mut().expect("status").batches = Some(BatchProgress::default());
+    let status = status_of(&Observation {
+        broadcast: &broadcast,
+        channel: None,
+        pages: &[],
+        stage: &Stage::Sealed,
+        now: now(),
+    });
+    assert_eq!(conditions(&status)[1], "Complete=True/Succeeded");
+    assert!(status.conditions[1].message.starts_with("nothing to send"));
+}
