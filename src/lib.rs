@@ -14,4 +14,5 @@ pub mod domain;
 pub mod ledger;
 pub mod metrics;
 pub mod observed;
+pub mod planner;
 pub mod providers;

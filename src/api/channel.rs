@@ -96,6 +96,11 @@ impl HttpChannel {
         30
     }
 
+    /// The keys of Secrets that this channel needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &KeyRef> {
+        self.token_secret_ref.iter().chain(&self.signing_secret_ref)
+    }
+
     /// Whether this channel hears what became of its messages.
     #[must_use]
     pub fn has_receipts(&self) -> bool {
@@ -111,7 +116,7 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub messages_per_second: Option<i32>,
-    /// Messages that may be sent at once after a pause. Absent: 1, an even flow.
+    /// Messages that may be sent at once after a pause. Absent: a fiftieth of a second's messages, an even flow.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub burst: Option<i32>,

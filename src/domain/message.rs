@@ -6,7 +6,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::page::Recipient;
 
-/// Longest text that is sent, in characters: the limit of Telegram and of WhatsApp's free texts.
+/// Longest text that is sent, in characters: the limit of Telegram and of `WhatsApp`'s free texts.
 pub const MAX_TEXT: usize = 4096;
 
 const NAME: &str = "message";
@@ -106,7 +106,7 @@ impl MessageTemplate {
     /// The first problem, with the number of recipients that lack the same parameter.
     pub fn check<'a>(
         &self,
-        recipients: impl Iterator<Item = &'a Recipient> + Clone,
+        recipients: &(impl Iterator<Item = &'a Recipient> + Clone),
     ) -> Result<(), MessageError> {
         if self.environment.is_none() {
             return Ok(());
@@ -167,7 +167,7 @@ mod tests {
     fn a_missing_parameter_names_itself_the_rows_and_the_cure() {
         let message = MessageTemplate::parse("Hi {{ name }}").expect("valid");
         let rows = [recipient(&[("name", "Ana")]), recipient(&[]), recipient(&[])];
-        let error = message.check(rows.iter()).expect_err("two rows have no name");
+        let error = message.check(&rows.iter()).expect_err("two rows have no name");
         assert_eq!(error, MessageError::MissingParameter { variable: "name".into(), rows: 2, first_row: 2 });
         assert!(error.to_string().contains("{{ name | default(\"…\") }}"), "{error}");
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_default_takes_the_place_of_a_missing_parameter() {
         let message = MessageTemplate::parse("Hi {{ name | default('you') }}").expect("valid");
-        assert_eq!(message.check([recipient(&[])].iter()), Ok(()));
+        assert_eq!(message.check(&[recipient(&[])].iter()), Ok(()));
     }
 
     #[test]
@@ -187,15 +187,15 @@ mod tests {
     #[test]
     fn an_empty_or_endless_text_is_refused() {
         let empty = MessageTemplate::parse("{% if false %}x{% endif %}").expect("valid");
-        assert_eq!(empty.check([recipient(&[])].iter()).expect_err("empty").category(), "InvalidText");
+        assert_eq!(empty.check(&[recipient(&[])].iter()).expect_err("empty").category(), "InvalidText");
         let long = MessageTemplate::parse("{{ 'x' * 9999 }}").expect("valid");
-        assert_eq!(long.check([recipient(&[])].iter()).expect_err("long").category(), "InvalidText");
+        assert_eq!(long.check(&[recipient(&[])].iter()).expect_err("long").category(), "InvalidText");
     }
 
     #[test]
     fn skipped_rows_need_no_parameters() {
         let message = MessageTemplate::parse("Hi {{ name }}").expect("valid");
         let skipped = Recipient { skip: "Duplicate".into(), ..recipient(&[]) };
-        assert_eq!(message.check([skipped].iter()), Ok(()));
+        assert_eq!(message.check(&[skipped].iter()), Ok(()));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Resource, ResourceExt};
 
 use super::{Ledger, LedgerError};
@@ -74,26 +74,29 @@ impl Ledger {
         .await
     }
 
-    /// All pages under the name of a Broadcast, and the UIDs that they belong to, read from the API server.
-    pub async fn list_pages(
-        &self,
-        namespace: &str,
-        broadcast: &str,
-    ) -> Result<Vec<(ObjectKey, BroadcastUid)>, LedgerError> {
-        let params = ListParams::default().labels(&format!("{BROADCAST_LABEL}={broadcast}"));
-        let list = within(self.api(namespace).list(&params))
+    /// All pages under the name of a Broadcast, of whatever UID, read from the API server.
+    pub async fn stored_pages(&self, broadcast: &ObjectKey) -> Result<Vec<BroadcastBatch>, LedgerError> {
+        let params = ListParams::default().labels(&format!("{BROADCAST_LABEL}={}", broadcast.name));
+        let list = within(self.api(&broadcast.namespace).list(&params))
             .await
-            .map_err(|source| LedgerError::Api { page: ObjectKey::new(namespace, broadcast), source })?;
-        Ok(list
-            .items
-            .iter()
-            .map(|batch| {
-                (
-                    ObjectKey::new(namespace, batch.name_any()),
-                    BroadcastUid::new(batch.spec.broadcast.uid.clone()),
-                )
-            })
-            .collect())
+            .map_err(|source| LedgerError::Api { page: broadcast.clone(), source })?;
+        Ok(list.items)
+    }
+
+    /// Deletes a page of a plan that was never sealed, if it is still as it was read.
+    pub async fn delete_unsealed(&self, batch: &BroadcastBatch) -> Result<(), LedgerError> {
+        let key = ObjectKey::new(batch.namespace().unwrap_or_default(), batch.name_any());
+        let preconditions = Preconditions {
+            uid: batch.metadata.uid.clone(),
+            resource_version: batch.metadata.resource_version.clone(),
+        };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        self.slot(&key).lock().await.take();
+        match within(self.api(&key.namespace).delete(&key.name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(source) => Err(LedgerError::Api { page: key, source }),
+        }
     }
 
     async fn created_before(

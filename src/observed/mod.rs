@@ -36,13 +36,8 @@ pub struct Observed {
     changed: signal::Receiver<u64>,
 }
 
-/// What the planner needs besides the caches.
-pub struct Triggers {
-    /// Broadcasts that were applied or deleted.
-    pub broadcasts: mpsc::Receiver<Arc<Broadcast>>,
-    /// Broadcasts whose pages, channel or children changed.
-    pub related: mpsc::Receiver<ObjectRef<Broadcast>>,
-}
+/// Broadcasts to look at: they were changed themselves, or their pages, channel, source or restart were.
+pub type Triggers = mpsc::Receiver<ObjectRef<Broadcast>>;
 
 /// Feeds the caches until it is cancelled.
 pub struct Watches {
@@ -51,8 +46,7 @@ pub struct Watches {
     broadcasts: Sink<Broadcast>,
     channels: Sink<BroadcastChannel>,
     pages: Arc<PageIndex>,
-    triggers: mpsc::Sender<Arc<Broadcast>>,
-    related: mpsc::Sender<ObjectRef<Broadcast>>,
+    triggers: mpsc::Sender<ObjectRef<Broadcast>>,
     changed: signal::Sender<u64>,
 }
 
@@ -72,8 +66,7 @@ impl Observed {
         let (channels, channel_writer) = reflector::store();
         let pages = Arc::new(PageIndex::default());
         let (changed_sender, changed) = signal::channel(0);
-        let (trigger_sender, trigger) = mpsc::channel(TRIGGER_CAPACITY);
-        let (related_sender, related) = mpsc::channel(TRIGGER_CAPACITY);
+        let (trigger_sender, triggers) = mpsc::channel(TRIGGER_CAPACITY);
         let observed = Self {
             broadcasts: broadcasts.clone(),
             channels: channels.clone(),
@@ -87,10 +80,9 @@ impl Observed {
             channels: Sink { writer: channel_writer, store: channels },
             pages,
             triggers: trigger_sender,
-            related: related_sender,
             changed: changed_sender,
         };
-        (observed, watches, Triggers { broadcasts: trigger, related })
+        (observed, watches, triggers)
     }
 
     /// A signal that changes whenever one of the caches does.
@@ -123,14 +115,14 @@ impl Observed {
 impl Watches {
     /// Watches until `ended`. Errors of a watch are retried with backoff for ever: readiness shows them.
     pub async fn run(self, ended: CancellationToken) {
-        let Self { client, namespaces, broadcasts, channels, pages, triggers, related, changed } = self;
+        let Self { client, namespaces, broadcasts, channels, pages, triggers, changed } = self;
         let scopes = Scope::all(&namespaces);
         let store = broadcasts.store.clone();
         let feeds = async {
             tokio::join!(
-                feed_broadcasts(watch::changes(&client, &scopes), broadcasts, &triggers, &related, &changed),
-                feed_channels(watch::changes(&client, &scopes), channels, &store, &related, &changed),
-                feed_pages(watch::changes(&client, &scopes), &pages, &related, &changed),
+                feed_broadcasts(watch::changes(&client, &scopes), broadcasts, &triggers, &changed),
+                feed_channels(watch::changes(&client, &scopes), channels, &store, &triggers, &changed),
+                feed_pages(watch::changes(&client, &scopes), &pages, &triggers, &changed),
             )
         };
         tokio::select! {
@@ -143,8 +135,7 @@ impl Watches {
 async fn feed_broadcasts(
     mut changes: mpsc::Receiver<Change<Broadcast>>,
     mut sink: Sink<Broadcast>,
-    triggers: &mpsc::Sender<Arc<Broadcast>>,
-    related: &mpsc::Sender<ObjectRef<Broadcast>>,
+    triggers: &mpsc::Sender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
     sink.writer.apply_watcher_event(&Event::Init);
@@ -153,9 +144,9 @@ async fn feed_broadcasts(
         changed.send_modify(bump);
         if let Change::Applied(broadcast) | Change::Deleted(broadcast) = change {
             for relative in relatives(&broadcast, &sink.store) {
-                let _ = related.send(relative).await;
+                let _ = triggers.send(relative).await;
             }
-            let _ = triggers.send(broadcast).await;
+            let _ = triggers.send(ObjectRef::from_obj(broadcast.as_ref())).await;
         }
     }
 }
@@ -164,7 +155,7 @@ async fn feed_channels(
     mut changes: mpsc::Receiver<Change<BroadcastChannel>>,
     mut sink: Sink<BroadcastChannel>,
     broadcasts: &Store<Broadcast>,
-    related: &mpsc::Sender<ObjectRef<Broadcast>>,
+    triggers: &mpsc::Sender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
     sink.writer.apply_watcher_event(&Event::Init);
@@ -176,7 +167,7 @@ async fn feed_channels(
                 if broadcast.namespace() == channel.namespace()
                     && uses_channel(&broadcast, &channel.name_any())
                 {
-                    let _ = related.send(ObjectRef::from_obj(broadcast.as_ref())).await;
+                    let _ = triggers.send(ObjectRef::from_obj(broadcast.as_ref())).await;
                 }
             }
         }
@@ -186,18 +177,18 @@ async fn feed_channels(
 async fn feed_pages(
     mut changes: mpsc::Receiver<Change<BroadcastBatch>>,
     pages: &PageIndex,
-    related: &mpsc::Sender<ObjectRef<Broadcast>>,
+    triggers: &mpsc::Sender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
     while let Some(change) = changes.recv().await {
         match change {
             Change::Applied(batch) => {
                 pages.note(&batch);
-                let _ = related.send(owner_of(&batch)).await;
+                let _ = triggers.send(owner_of(&batch)).await;
             }
             Change::Deleted(batch) => {
                 pages.forget(&batch);
-                let _ = related.send(owner_of(&batch)).await;
+                let _ = triggers.send(owner_of(&batch)).await;
             }
             Change::Synced => pages.mark_synced(),
         }

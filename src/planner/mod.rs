@@ -1,0 +1,127 @@
+//! Planning and reporting: from the spec of a Broadcast to sealed pages, and from pages to its status.
+//!
+//! In: Broadcasts, their sources and pages. Out: pages before the first send, the seal of the plan, statuses, events. It
+//! sends nothing; the dispatcher sends what is sealed.
+
+mod cleanup;
+mod plan;
+mod reconcile;
+mod report;
+mod restart;
+mod sources;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Broadcast;
+use crate::cluster::ApiError;
+use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::Metrics;
+use crate::observed::{Observed, Triggers};
+use report::Pace;
+
+/// Broadcasts that are reconciled at the same time. Most reconciles read caches; planning waits for the API server.
+const CONCURRENCY: u16 = 8;
+/// First and longest wait after a reconcile failed, per Broadcast.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// Name under which events are reported.
+const REPORTER: &str = "broadcast-operator";
+
+/// A reconcile that did not come to its end. It is repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum PlannerError {
+    /// A call to the API server failed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A page could not be read or written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// What the planner works with.
+pub struct Context {
+    /// For Broadcasts, Secrets and `ConfigMaps`.
+    pub client: Client,
+    /// For pages.
+    pub ledger: Arc<Ledger>,
+    /// What this process sees.
+    pub observed: Observed,
+    /// What is counted.
+    pub metrics: Metrics,
+    recorder: Recorder,
+    pace: Pace,
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+impl Context {
+    /// A context without a past.
+    #[must_use]
+    pub fn new(client: Client, ledger: Arc<Ledger>, observed: Observed, metrics: Metrics) -> Self {
+        let reporter =
+            Reporter { controller: REPORTER.into(), instance: Some(ledger.incarnation().as_str().into()) };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            ledger,
+            observed,
+            metrics,
+            pace: Pace::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    fn failed(&self, broadcast: &Broadcast) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = failures.entry(broadcast.uid().unwrap_or_default()).or_default();
+        *failures += 1;
+        FIRST_BACKOFF.saturating_mul(1 << (*failures - 1).min(7)).min(LONGEST_BACKOFF)
+    }
+
+    fn succeeded(&self, broadcast: &Broadcast) {
+        let uid = broadcast.uid().unwrap_or_default();
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+    }
+}
+
+/// Plans and reports until `shutdown`.
+pub async fn run(context: Arc<Context>, mut triggers: Triggers, shutdown: CancellationToken) {
+    let changed = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
+    Controller::for_stream(futures::stream::pending(), context.observed.broadcasts.clone())
+        .reconcile_on(changed)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+        .run(reconcile::reconcile, on_error, context)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the controller wants")]
+fn on_error(broadcast: Arc<Broadcast>, error: &PlannerError, context: Arc<Context>) -> Action {
+    let wait = context.failed(&broadcast);
+    let (namespace, name) = (broadcast.namespace().unwrap_or_default(), broadcast.name_any());
+    tracing::warn!(namespace, name, error = %chain(error), retry_seconds = wait.as_secs_f32(), "reconcile failed");
+    Action::requeue(wait)
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let next = inner.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = inner.source();
+    }
+    text
+}

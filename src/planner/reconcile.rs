@@ -1,0 +1,97 @@
+//! One look at one Broadcast: observe, decide, act, report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use tracing::Instrument;
+
+use super::plan::Planned;
+use super::{Context, PlannerError, cleanup, plan, report, restart};
+use crate::api::{Broadcast, BroadcastChannel};
+use crate::clock;
+use crate::domain::ids::{BroadcastUid, ObjectKey};
+use crate::domain::verdict::Stage;
+
+/// A Broadcast that needs a person is looked at again after so long: the cause may be a Secret or `ConfigMap`, which are
+/// not watched, because the operator has no business knowing all of them.
+const RECHECK: Duration = Duration::from_secs(10);
+
+/// The reconciler of the controller.
+pub(super) async fn reconcile(
+    broadcast: Arc<Broadcast>,
+    context: Arc<Context>,
+) -> Result<Action, PlannerError> {
+    let namespace = broadcast.namespace().unwrap_or_default();
+    let span = tracing::info_span!("broadcast", namespace, name = broadcast.name_any());
+    let started = clock::monotonic();
+    let result = step(&broadcast, &context).instrument(span).await;
+    context.metrics.reconciled(result.is_ok(), started.elapsed());
+    if result.is_ok() {
+        context.succeeded(&broadcast);
+    }
+    match result {
+        // Somebody else wrote first; the watch brings what they wrote.
+        Err(PlannerError::Api(error)) if error.is_conflict() => {
+            Ok(Action::requeue(Duration::from_millis(200)))
+        }
+        result => result,
+    }
+}
+
+async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
+    if broadcast.metadata.deletion_timestamp.is_some() {
+        return cleanup::finalize(broadcast, context).await;
+    }
+    if !cleanup::has_finalizer(broadcast) {
+        cleanup::add_finalizer(broadcast, context).await?;
+        return Ok(Action::await_change());
+    }
+    if is_sealed(broadcast) {
+        return watch_over(broadcast, context).await;
+    }
+    if broadcast.status.is_none() {
+        // The first conditions, before anything else; what is written triggers the next look.
+        report::report(broadcast, context, &Stage::Planning).await?;
+        return Ok(Action::await_change());
+    }
+    match plan::plan(broadcast, context).await? {
+        Planned::Sealed => Ok(Action::await_change()),
+        Planned::Not(stage) => {
+            let wait = report::report(broadcast, context, &stage).await?;
+            Ok(Action::requeue(wait.unwrap_or(RECHECK)))
+        }
+    }
+}
+
+/// A sealed Broadcast: its status, its restart, its end.
+async fn watch_over(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
+    let trouble = restart::create_child(broadcast, context).await?;
+    let stage = trouble.unwrap_or(Stage::Sealed);
+    let wait = report::report(broadcast, context, &stage).await?;
+    let expiry = cleanup::expire(broadcast, context).await?;
+    Ok([wait, expiry].into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Whether the audience is written down and may be sent to.
+pub(super) fn is_sealed(broadcast: &Broadcast) -> bool {
+    broadcast.status.as_ref().is_some_and(|status| status.audience_digest.is_some())
+}
+
+/// Namespace and name.
+pub(super) fn key_of(broadcast: &Broadcast) -> ObjectKey {
+    ObjectKey::new(broadcast.namespace().unwrap_or_default(), broadcast.name_any())
+}
+
+/// UID of a stored Broadcast.
+pub(super) fn uid_of(broadcast: &Broadcast) -> BroadcastUid {
+    BroadcastUid::new(broadcast.uid().unwrap_or_default())
+}
+
+/// The channel that a Broadcast sends through, or would.
+pub(super) fn channel_of(broadcast: &Broadcast, context: &Context) -> Option<Arc<BroadcastChannel>> {
+    let resolved = broadcast.status.as_ref().and_then(|status| status.resolved.as_ref());
+    let reference = resolved.map(|resolved| &resolved.channel_ref).or(broadcast.spec.channel_ref.as_ref())?;
+    context.observed.channel(&ObjectKey::new(broadcast.namespace().unwrap_or_default(), &reference.name))
+}

@@ -1,0 +1,120 @@
+//! Writes statuses: when something changed, at most once a second per Broadcast, and big ones less often. Tells events.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::api::PostParams;
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource, ResourceExt};
+
+use super::reconcile::{channel_of, uid_of};
+use super::{Context, PlannerError};
+use crate::api::{Broadcast, BroadcastStatus, Condition};
+use crate::clock;
+use crate::cluster::{ApiError, within};
+use crate::domain::verdict::{Observation, Stage, status_of};
+
+/// Between two writes of one status.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of one object that may be written per second: each write costs the whole object, in etcd and for every watcher.
+const BYTES_PER_SECOND: usize = 100_000;
+/// Longest note of an event, in bytes: the API server takes 1,024.
+const MAX_NOTE: usize = 1000;
+
+/// When the status of which Broadcast was last written, by UID.
+#[derive(Default)]
+pub(super) struct Pace(Mutex<HashMap<String, (Instant, Duration)>>);
+
+impl Pace {
+    /// How long to wait before the next write, if at all.
+    fn wait(&self, uid: &str, now: Instant) -> Option<Duration> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied();
+        last.map(|(at, interval)| (at + interval).saturating_duration_since(now))
+            .filter(|wait| !wait.is_zero())
+    }
+
+    fn wrote(&self, uid: String, bytes: usize, now: Instant) {
+        let millis = (bytes * 1000 / BYTES_PER_SECOND) as u64;
+        let interval = WRITE_INTERVAL.max(Duration::from_millis(millis));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, (now, interval));
+    }
+
+    pub(super) fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// Writes the status if it changed. Returns how long to wait when it is too early for that.
+pub(super) async fn report(
+    broadcast: &Broadcast,
+    context: &Context,
+    stage: &Stage,
+) -> Result<Option<Duration>, PlannerError> {
+    let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
+    let channel = channel_of(broadcast, context);
+    let observation =
+        Observation { broadcast, channel: channel.as_deref(), pages: &pages, stage, now: clock::now() };
+    let status = status_of(&observation);
+    if broadcast.status.as_ref() == Some(&status) {
+        return Ok(None);
+    }
+    let wait = context.pace.wait(&broadcast.uid().unwrap_or_default(), clock::monotonic());
+    if wait.is_some() {
+        return Ok(wait);
+    }
+    write(broadcast, context, status).await?;
+    Ok(None)
+}
+
+/// Writes a status now, on the version that it was made from, and tells what changed.
+pub(super) async fn write(
+    broadcast: &Broadcast,
+    context: &Context,
+    status: BroadcastStatus,
+) -> Result<Broadcast, ApiError> {
+    let api: Api<Broadcast> =
+        Api::namespaced(context.client.clone(), &broadcast.namespace().unwrap_or_default());
+    let next = Broadcast { status: Some(status), ..broadcast.clone() };
+    let bytes = serde_json::to_vec(&next).map_or(0, |json| json.len());
+    context.pace.wrote(broadcast.uid().unwrap_or_default(), bytes, clock::monotonic());
+    let written = within(api.replace_status(&broadcast.name_any(), &PostParams::default(), &next)).await?;
+    tell(broadcast, &written, context).await;
+    Ok(written)
+}
+
+/// An event for a new state. One that cannot be told is only logged: the condition says the same.
+async fn tell(before: &Broadcast, after: &Broadcast, context: &Context) {
+    let ready = |broadcast: &Broadcast| {
+        let conditions = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        Condition::find(conditions, "Ready").cloned()
+    };
+    let Some(state) = ready(after) else { return };
+    if ready(before).is_some_and(|before| before.reason == state.reason) {
+        return;
+    }
+    let stalled =
+        after.status.as_ref().is_some_and(|status| Condition::is_true(&status.conditions, "Stalled"));
+    let mut note = state.message.clone();
+    while note.len() > MAX_NOTE {
+        note.pop();
+    }
+    tracing::info!(reason = state.reason, "{note}");
+    let event = Event {
+        type_: if stalled { EventType::Warning } else { EventType::Normal },
+        reason: state.reason,
+        note: Some(note),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    match tokio::time::timeout(
+        crate::cluster::CALL_TIMEOUT,
+        context.recorder.publish(&event, &after.object_ref(&())),
+    )
+    .await
+    {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "failed to publish an event"),
+        Err(_) => tracing::warn!("publishing an event took too long"),
+    }
+}

@@ -1,0 +1,231 @@
+//! Restarts: the source is taken, its pages are closed, and only then the child is planned from them.
+//!
+//! The order is the proof: a sender with a stale view of the source fails at its claim on a closed page, so no chat that
+//! the child gets can still be sent by the source.
+
+use std::collections::BTreeMap;
+
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, ResourceExt};
+
+use super::plan::{self, Plan, check_channel, check_message, stalled};
+use super::reconcile::{key_of, uid_of};
+use super::{Context, PlannerError, report};
+use crate::api::{
+    Broadcast, BroadcastSpec, Include, Lineage, ObjectRef, RESTART_ANNOTATION, RESTARTED_FROM_LABEL,
+    Resolved, RestartFrom,
+};
+use crate::cluster::within;
+use crate::domain::ids::ObjectKey;
+use crate::domain::page::{Page, Recipient};
+use crate::domain::restart::{Decision, carried_over, child_name, decide, lineage};
+use crate::domain::verdict::Stage;
+use crate::ledger::LedgerError;
+
+/// What a restart has taken from its source.
+pub(super) struct Taken {
+    pub(super) resolved: Resolved,
+    pub(super) recipients: Vec<Recipient>,
+    pub(super) source: ObjectRef,
+    pub(super) lineage: Lineage,
+}
+
+/// The plan of a restart; `None` when it is stopped before it began.
+pub(super) async fn prepare(
+    child: &Broadcast,
+    request: &RestartFrom,
+    context: &Context,
+) -> Result<Result<Option<Plan>, Stage>, PlannerError> {
+    // Read fresh: a decision by the cache could be about a source that has gone on since.
+    let source = source_of(child, request, context).await?;
+    match decide(child, request, source.as_ref()) {
+        Decision::Refused(reason, message) => return Ok(Err(stalled(reason, &message))),
+        Decision::Wait(message) => return Ok(Err(Stage::Waiting("WaitingForSource", message))),
+        Decision::Go => {}
+    }
+    let Some(source) = source else { return Ok(Err(stalled("SourceNotFound", "the source does not exist"))) };
+    let resolved = match resolve(child, &source) {
+        Ok(resolved) => resolved,
+        Err(stage) => return Ok(Err(stage)),
+    };
+    if let Err((reason, message)) = check_channel(child, context, &resolved.channel_ref).await? {
+        return Ok(Err(Stage::Stalled(reason, message)));
+    }
+    // Everything that can be refused is refused before the source is touched.
+    if let Err(stage) = check_texts(&source, &resolved, request, context).await? {
+        return Ok(Err(stage));
+    }
+    if child.spec.paused {
+        return Ok(Ok(None));
+    }
+    let source = take(child, source, context).await?;
+    let pages = match close_pages(&source, context).await? {
+        Ok(pages) => pages,
+        Err(stage) => return Ok(Err(stage)),
+    };
+    let recipients = carried_over(pages.iter(), &request.include);
+    let taken = Taken {
+        resolved,
+        recipients,
+        source: ObjectRef { name: source.name_any(), uid: source.uid().unwrap_or_default() },
+        lineage: lineage(&source),
+    };
+    Ok(Ok(Some(plan::of_restart(taken))))
+}
+
+async fn source_of(
+    child: &Broadcast,
+    request: &RestartFrom,
+    context: &Context,
+) -> Result<Option<Broadcast>, PlannerError> {
+    let api: Api<Broadcast> = Api::namespaced(context.client.clone(), &child.namespace().unwrap_or_default());
+    match within(api.get(&request.name)).await {
+        Ok(source) => Ok(Some(source)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Channel and message: the child's own, or the source's.
+fn resolve(child: &Broadcast, source: &Broadcast) -> Result<Resolved, Stage> {
+    let inherited = source.status.as_ref().and_then(|status| status.resolved.as_ref());
+    let channel_ref = child.spec.channel_ref.clone().or_else(|| inherited.map(|i| i.channel_ref.clone()));
+    let message = child.spec.message.clone().or_else(|| inherited.map(|i| i.message.clone()));
+    match (channel_ref, message) {
+        (Some(channel_ref), Some(message)) => Ok(Resolved { channel_ref, message }),
+        _ => {
+            Err(stalled("InvalidSpec", "the source has no channel and message: give channelRef and message"))
+        }
+    }
+}
+
+/// Checks the message against the chats that the child may get, before anything is closed.
+async fn check_texts(
+    source: &Broadcast,
+    resolved: &Resolved,
+    request: &RestartFrom,
+    context: &Context,
+) -> Result<Result<(), Stage>, PlannerError> {
+    let mut recipients = Vec::new();
+    for batch in context.ledger.stored_pages(&key_of(source)).await? {
+        if batch.spec.broadcast.uid != uid_of(source).as_str() {
+            continue;
+        }
+        if let Ok(mut page) = Page::parse(&batch) {
+            // As it will be once it is closed; a page with a claim on it is checked with what it has.
+            let _ = page.seal(crate::clock::now());
+            recipients.extend(carried_over([page].iter(), &request.include));
+        }
+    }
+    Ok(check_message(&resolved.message, &recipients))
+}
+
+/// Marks the source as restarted by this child, unless it is already. Fails when the source has changed since it was read.
+async fn take(child: &Broadcast, source: Broadcast, context: &Context) -> Result<Broadcast, PlannerError> {
+    let mut status = source.status.clone().unwrap_or_default();
+    if status.restarted_by.is_some() {
+        return Ok(source);
+    }
+    status.restarted_by = Some(ObjectRef { name: child.name_any(), uid: child.uid().unwrap_or_default() });
+    Ok(report::write(&source, context, status).await?)
+}
+
+/// Closes every page of the source. A page with requests in flight is waited for.
+async fn close_pages(
+    source: &Broadcast,
+    context: &Context,
+) -> Result<Result<Vec<Page>, Stage>, PlannerError> {
+    let uid = uid_of(source);
+    let mut batches = context.ledger.stored_pages(&key_of(source)).await?;
+    batches.retain(|batch| batch.spec.broadcast.uid == uid.as_str());
+    batches.sort_by_key(|batch| batch.spec.index);
+    let wanted = source.status.as_ref().and_then(|status| status.batches).map_or(0, |batches| batches.total);
+    if usize::try_from(wanted) != Ok(batches.len()) {
+        let message =
+            format!("the source should have {wanted} batches and has {}: some were deleted", batches.len());
+        return Ok(Err(stalled("SourcePagesMissing", &message)));
+    }
+    let mut pages = Vec::with_capacity(batches.len());
+    for batch in &batches {
+        let key = ObjectKey::new(batch.namespace().unwrap_or_default(), batch.name_any());
+        match context.ledger.seal(&key, &uid).await {
+            Ok(page) => pages.push(Page::clone(&page)),
+            Err(LedgerError::Claimed { .. }) => {
+                let message = "waiting until the requests of the source that are in flight are recorded";
+                return Ok(Err(Stage::Waiting("WaitingForSource", message.into())));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Ok(pages))
+}
+
+/// Creates the child that the annotation on a source asks for, once. Returns what is wrong with that, if anything.
+pub(super) async fn create_child(
+    source: &Broadcast,
+    context: &Context,
+) -> Result<Option<Stage>, PlannerError> {
+    let asked = source.annotations().get(RESTART_ANNOTATION).is_some_and(|token| !token.is_empty());
+    let status = source.status.as_ref();
+    if !asked || status.is_none_or(|status| status.restarted_by.is_some()) {
+        return Ok(None);
+    }
+    let own = ObjectRef { name: source.name_any(), uid: source.uid().unwrap_or_default() };
+    let name = child_name(&own, &lineage(source));
+    let key = ObjectKey::new(source.namespace().unwrap_or_default(), &name);
+    if let Some(known) = context.observed.broadcast(&key) {
+        return Ok(occupied(&known, &own));
+    }
+    let api: Api<Broadcast> = Api::namespaced(context.client.clone(), &key.namespace);
+    match within(api.create(&PostParams::default(), &child(source, &own, name.clone()))).await {
+        Ok(_) => {
+            tracing::info!(child = name, "restart asked for by annotation");
+            Ok(None)
+        }
+        Err(error) if error.is_already_exists() => {
+            let known = within(api.get(&name)).await?;
+            Ok(occupied(&known, &own))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A Broadcast of the child's name that is no restart of this source.
+fn occupied(known: &Broadcast, source: &ObjectRef) -> Option<Stage> {
+    let restarts = known.spec.restart_from.as_ref().is_some_and(|from| {
+        from.name == source.name && from.uid.as_ref().is_none_or(|uid| *uid == source.uid)
+    });
+    (!restarts).then(|| {
+        stalled("RestartNameTaken", &format!(
+            "the annotation asks for a restart, but Broadcast {} is there already and is none: apply a Broadcast with \
+             spec.restartFrom under another name",
+            known.name_any()
+        ))
+    })
+}
+
+fn child(source: &Broadcast, own: &ObjectRef, name: String) -> Broadcast {
+    let BroadcastSpec { pacing, retry, on_unknown, ttl_seconds_after_finished, .. } = source.spec.clone();
+    let restart_from = RestartFrom {
+        name: own.name.clone(),
+        uid: Some(own.uid.clone()),
+        include: vec![Include::Failed, Include::Unsent],
+    };
+    Broadcast {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: source.namespace(),
+            labels: Some(BTreeMap::from([(RESTARTED_FROM_LABEL.to_owned(), own.name.clone())])),
+            ..ObjectMeta::default()
+        },
+        spec: BroadcastSpec {
+            restart_from: Some(restart_from),
+            pacing,
+            retry,
+            on_unknown,
+            ttl_seconds_after_finished,
+            ..BroadcastSpec::default()
+        },
+        status: None,
+    }
+}

@@ -1,0 +1,106 @@
+//! Reads an audience from where the spec says it is.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Client};
+
+use super::PlannerError;
+use crate::api::{KeyRef, Recipients, Source};
+use crate::cluster::within;
+use crate::domain::audience::{Audience, AudienceError};
+use crate::domain::page::Recipient;
+
+/// An audience, or why there is none: a reason for programs, and what to do.
+pub(super) type Read<T> = Result<T, (String, String)>;
+
+/// Reads the whole audience.
+pub(super) async fn audience(
+    client: &Client,
+    namespace: &str,
+    recipients: &Recipients,
+) -> Result<Read<Vec<Recipient>>, PlannerError> {
+    let mut audience = Audience::default();
+    if let Some(chats) = &recipients.chats
+        && let Err(error) = audience.add_chats(chats)
+    {
+        return Ok(Err(problem(&error)));
+    }
+    if let Some(csv) = &recipients.csv
+        && let Err(error) = audience.add_csv("recipients.csv", csv)
+    {
+        return Ok(Err(problem(&error)));
+    }
+    for source in recipients.from.iter().flatten() {
+        let (name, text) = match text_of(client, namespace, source).await? {
+            Ok(found) => found,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if let Err(error) = audience.add_csv(&name, &text) {
+            return Ok(Err(problem(&error)));
+        }
+    }
+    Ok(audience.finish().map_err(|error| problem(&error)))
+}
+
+fn problem(error: &AudienceError) -> (String, String) {
+    (error.category().to_owned(), error.to_string())
+}
+
+async fn text_of(
+    client: &Client,
+    namespace: &str,
+    source: &Source,
+) -> Result<Read<(String, String)>, PlannerError> {
+    match (&source.config_map_ref, &source.secret_ref) {
+        (Some(reference), _) => {
+            let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+            let found = optional(within(api.get(&reference.name)).await)?;
+            let text = found.map(|map| {
+                let text =
+                    map.data.and_then(|data| data.get(&reference.key).cloned()).map(String::into_bytes);
+                text.or_else(|| {
+                    map.binary_data.and_then(|data| data.get(&reference.key).map(|bytes| bytes.0.clone()))
+                })
+            });
+            Ok(named("ConfigMap", reference, text))
+        }
+        (None, Some(reference)) => {
+            let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+            let found = optional(within(api.get(&reference.name)).await)?;
+            let text = found
+                .map(|secret| secret.data.and_then(|data| data.get(&reference.key).map(|v| v.0.clone())));
+            Ok(named("Secret", reference, text))
+        }
+        (None, None) => Ok(Err(("InvalidSpec".into(), "a source needs configMapRef or secretRef".into()))),
+    }
+}
+
+fn optional<T>(found: Result<T, crate::cluster::ApiError>) -> Result<Option<T>, PlannerError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The text of a key, with a name for errors. Says which part of the way to it is missing.
+fn named(kind: &str, reference: &KeyRef, text: Option<Option<Vec<u8>>>) -> Read<(String, String)> {
+    let KeyRef { name, key } = reference;
+    match text {
+        None => Err((
+            format!("{kind}NotFound"),
+            format!("{kind} {name} does not exist in this namespace: create it with key {key}"),
+        )),
+        Some(None) => Err((
+            format!("{kind}KeyNotFound"),
+            format!("{kind} {name} has no key {key}: add it, or correct the key in spec.recipients.from"),
+        )),
+        Some(Some(bytes)) => {
+            String::from_utf8(bytes).map(|text| (format!("key {key} of {kind} {name}"), text)).map_err(|_| {
+                (
+                    "InvalidCsv".into(),
+                    format!("key {key} of {kind} {name} is not UTF-8 text: save the CSV as UTF-8"),
+                )
+            })
+        }
+    }
+}
