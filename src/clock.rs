@@ -1,4 +1,5 @@
 //! The one place where time is read; everything else takes it as an argument.
+#![expect(clippy::disallowed_methods, reason = "this is the place")]
 
 use jiff::{Timestamp, Unit};
 

@@ -99,3 +99,18 @@ pub async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Re
         Err(_) => Err(ApiError::TimedOut),
     }
 }
+
+/// An error with its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let next = inner.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -6,7 +6,9 @@
 //! - [`simulator`]: `chat-simulator`, a gateway with a ledger and faults, the oracle of the tests.
 
 pub mod address_guard;
+pub mod admin;
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod dispatcher;
@@ -16,3 +18,8 @@ pub mod metrics;
 pub mod observed;
 pub mod planner;
 pub mod providers;
+pub mod receipts;
+pub mod run;
+pub mod shutdown;
+pub mod telemetry;
+pub mod webhooks;

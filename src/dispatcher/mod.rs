@@ -8,27 +8,20 @@ mod lane;
 mod sender;
 mod status;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use kube::{Client, ResourceExt};
-use tokio::task::JoinHandle;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::address_guard::AddressPolicy;
 use crate::api::Broadcast;
 use crate::domain::ids::ObjectKey;
-use crate::domain::token::MessageToken;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use sender::Sender;
-
-/// Hears which message id a gateway gave to which row.
-pub trait MessageIdSink: Send + Sync {
-    /// The gateway took the message of `token` through `channel` and calls it `message_id`.
-    fn accepted(&self, channel: &ObjectKey, message_id: &str, token: &MessageToken);
-}
 
 /// What all channels share.
 pub struct Context {
@@ -40,8 +33,6 @@ pub struct Context {
     pub observed: Observed,
     /// Which addresses users may reach.
     pub addresses: Arc<AddressPolicy>,
-    /// Where message ids go.
-    pub message_ids: Arc<dyn MessageIdSink>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -62,35 +53,51 @@ pub struct SenderDied {
 /// When a channel's task died.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(), SenderDied> {
     let mut changes = context.observed.changes();
-    let mut senders: HashMap<ObjectKey, JoinHandle<()>> = HashMap::new();
+    let mut senders = Senders::default();
     loop {
         changes.mark_unchanged();
-        end_finished(&mut senders).await?;
         for key in wanted(&context.observed) {
-            senders.entry(key).or_insert_with_key(|key| {
-                tokio::spawn(Sender::new(context.clone(), key.clone()).run(shutdown.clone()))
-            });
+            senders.start(&context, key, &shutdown);
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
             changed = changes.changed() => if changed.is_err() { break },
+            ended = senders.next_ended(), if !senders.tasks.is_empty() => ended?,
         }
     }
-    for (channel, sender) in senders {
-        sender.await.map_err(|source| SenderDied { channel, source })?;
+    while !senders.tasks.is_empty() {
+        senders.next_ended().await?;
     }
     Ok(())
 }
 
-async fn end_finished(senders: &mut HashMap<ObjectKey, JoinHandle<()>>) -> Result<(), SenderDied> {
-    let finished: Vec<ObjectKey> =
-        senders.iter().filter(|(_, sender)| sender.is_finished()).map(|(key, _)| key.clone()).collect();
-    for channel in finished {
-        if let Some(sender) = senders.remove(&channel) {
-            sender.await.map_err(|source| SenderDied { channel, source })?;
+/// The tasks of all channels.
+#[derive(Default)]
+struct Senders {
+    tasks: JoinSet<()>,
+    channels: HashMap<task::Id, ObjectKey>,
+    running: HashSet<ObjectKey>,
+}
+
+impl Senders {
+    fn start(&mut self, context: &Arc<Context>, key: ObjectKey, shutdown: &CancellationToken) {
+        if self.running.insert(key.clone()) {
+            let sender = Sender::new(context.clone(), key.clone()).run(shutdown.clone());
+            self.channels.insert(self.tasks.spawn(sender).id(), key);
         }
     }
-    Ok(())
+
+    /// Waits until a task ends; one that is no longer wanted ends by itself.
+    async fn next_ended(&mut self) -> Result<(), SenderDied> {
+        let (id, died) = match self.tasks.join_next_with_id().await {
+            None => return Ok(()),
+            Some(Ok((id, ()))) => (id, None),
+            Some(Err(source)) => (source.id(), Some(source)),
+        };
+        let channel = self.channels.remove(&id).expect("should know the channel of every task");
+        self.running.remove(&channel);
+        died.map_or(Ok(()), |source| Err(SenderDied { channel, source }))
+    }
 }
 
 /// Channels that exist, and channels that unfinished Broadcasts name: a claim must be recovered also when its channel is

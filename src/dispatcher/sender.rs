@@ -1,31 +1,31 @@
 //! The loop of one channel: look, claim ahead, send, record.
 //!
-//! All state is in this task; claims, requests and records run beside it and report back as events. Whatever is spawned
-//! reports exactly once, also when it panics, so that nothing is waited for in vain.
+//! All state is in this task; claims, requests and records run beside it and report back as events.
+
+mod tasks;
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::account::{self, Account, Opened, Trouble};
-use super::lane::{Due, Lane, is_sending};
+use super::account::Account;
+use super::lane::{Lane, is_sending};
 use super::status::StatusWriter;
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
-use crate::domain::answer::{Answer, SendPolicy};
+use crate::domain::answer::Answer;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::Row;
+use crate::domain::rate::RateLimit;
 use crate::domain::token::MessageToken;
-use crate::domain::window::{Choice, next_window};
-use crate::ledger::{AfterRecord, ClaimedRow, LedgerError, PlannedWindow, RecordedClaim};
+use crate::ledger::LedgerError;
 use crate::providers::gateway::Gateway;
+use tasks::{Claimed, Event};
 
 /// Rows that are claimed ahead where there is no rate limit: two pages, so that the next page's claim is stored while
 /// this page is sent. At 20,000 messages/s it is 25 ms of work.
@@ -34,21 +34,6 @@ const UNLIMITED_AHEAD: usize = 500;
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait without looking, in case a signal was missed.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// What was spawned reports with one of these.
-enum Event {
-    Opened(Result<Opened, Trouble>),
-    Claimed { lane: BroadcastUid, page: usize, result: Result<Claimed, LedgerError> },
-    Answered { lane: BroadcastUid, page: usize, row: usize, before: Row, token: MessageToken, answer: Answer },
-    Recorded { lane: BroadcastUid, page: usize, was_last: bool, result: Result<(), LedgerError> },
-    Recovered { page: ObjectKey },
-}
-
-enum Claimed {
-    Window(RecordedClaim),
-    NotBefore(Timestamp),
-    Nothing,
-}
 
 /// The task of one channel.
 pub(super) struct Sender {
@@ -185,23 +170,8 @@ impl Sender {
             .collect();
         for (uid, page) in orphans {
             self.recovering.insert(page.clone());
-            let ledger = self.context.ledger.clone();
-            let metrics = self.context.metrics.clone();
-            let key = page.clone();
-            self.spawn(Event::Recovered { page: page.clone() }, async move {
-                match ledger.recover(&key, &uid).await {
-                    Ok(rows) => metrics.orphaned(rows),
-                    Err(error) => tracing::warn!(page = %key, %error, "claim of an earlier process is not recovered yet"),
-                }
-                Event::Recovered { page }
-            });
+            self.spawn_recovery(uid, page);
         }
-    }
-
-    fn read_account(&self, channel: Arc<BroadcastChannel>) {
-        let (context, key) = (self.context.clone(), self.key.clone());
-        let lost = Event::Opened(Err(Trouble::interrupted()));
-        self.spawn(lost, async move { Event::Opened(account::read(&context, &key, &channel).await) });
     }
 
     /// Stores claims for about one second of work, shared evenly by the Broadcasts that have something to send.
@@ -215,7 +185,7 @@ impl Sender {
         let share = total.div_ceil(sharing);
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
-            let pace = lane.rate.as_ref().map_or(share, |rate| rate.per_second());
+            let pace = lane.rate.as_ref().map_or(share, RateLimit::per_second);
             let ahead = share.min(pace).max(1);
             let budget = ahead.saturating_sub(lane.unsent());
             if !self.may_send(lane) || budget < ahead.div_ceil(2) {
@@ -228,25 +198,6 @@ impl Sender {
                 self.spawn_claim(plan, policy, budget);
             }
         }
-    }
-
-    fn spawn_claim(&self, plan: PlannedWindow, policy: SendPolicy, budget: usize) {
-        let (lane, page) = (plan.broadcast.clone(), plan.index);
-        let lost = Event::Claimed { lane: lane.clone(), page, result: Err(LedgerError::Abandoned) };
-        let ledger = self.context.ledger.clone();
-        self.spawn(lost, async move {
-            let result = async {
-                let content = ledger.read(&plan.page).await?;
-                match next_window(content.rows(), &policy, clock::now(), budget) {
-                    Choice::Window(rows) => {
-                        ledger.claim(PlannedWindow { rows, ..plan }).await.map(Claimed::Window)
-                    }
-                    Choice::NotBefore(time) => Ok(Claimed::NotBefore(time)),
-                    Choice::Nothing => Ok(Claimed::Nothing),
-                }
-            };
-            Event::Claimed { lane, page, result: result.await }
-        });
     }
 
     /// Starts as many requests as the limits allow. Returns how long to wait before looking again.
@@ -287,35 +238,6 @@ impl Sender {
         self.spawn_send(gateway.clone(), turn, page, claimed);
     }
 
-    fn spawn_send(&self, gateway: Gateway, turn: usize, page: usize, claimed: ClaimedRow) {
-        let lane = &self.lanes[turn];
-        let ClaimedRow { row, recipient, before } = claimed;
-        let token = MessageToken { broadcast: lane.uid.clone(), page, row };
-        let (uid, broadcast, template) = (lane.uid.clone(), lane.key.clone(), lane.template.clone());
-        let (metrics, channel) = (self.context.metrics.clone(), self.key.clone());
-        let report = move |answer| Event::Answered { lane: uid, page, row, before, token, answer };
-        let id = MessageToken { broadcast: lane.uid.clone(), page, row }.to_string();
-        let lost =
-            Answer::Unknown { code: "Interrupted".into(), detail: "the request was interrupted".into() };
-        self.spawn(report.clone()(lost), async move {
-            let answer = match template.render(row, &recipient.params) {
-                Ok(text) => {
-                    let started = clock::monotonic();
-                    let answer = gateway.send(&broadcast, &id, &recipient.chat, &text).await;
-                    metrics.sent(&channel, started.elapsed());
-                    answer
-                }
-                // Planning has made this text once already; if it cannot be made now, nothing was sent.
-                Err(error) => Answer::Refused {
-                    retryable: false,
-                    code: error.category().into(),
-                    detail: error.to_string(),
-                },
-            };
-            report(answer)
-        });
-    }
-
     /// Stores results that are due.
     fn record(&mut self) {
         let now = clock::monotonic();
@@ -324,18 +246,6 @@ impl Sender {
                 self.spawn_record(self.lanes[index].uid.clone(), due);
             }
         }
-    }
-
-    fn spawn_record(&self, lane: BroadcastUid, due: Due) {
-        let Due { page, claim, results, is_last } = due;
-        let lost =
-            Event::Recorded { lane: lane.clone(), page, was_last: true, result: Err(LedgerError::Abandoned) };
-        let ledger = self.context.ledger.clone();
-        let after = if is_last { AfterRecord::Release } else { AfterRecord::Keep };
-        self.spawn(lost, async move {
-            let result = ledger.record(&claim, &results, after).await;
-            Event::Recorded { lane, page, was_last: is_last, result }
-        });
     }
 
     fn take(&mut self, event: Event) {
@@ -407,7 +317,9 @@ impl Sender {
         if let Answer::Accepted { message_id } = &answer
             && !message_id.is_empty()
         {
-            self.context.message_ids.accepted(&self.key, message_id, token);
+            // Its receipt may come before the row is recorded.
+            let ids = &self.context.observed.pages.message_ids;
+            ids.note(&token.broadcast, token.page, std::iter::once((token.row, message_id.as_str())));
         }
         let Some(lane) = self.lane(lane) else { return };
         let (result, effect) = lane.policy.settle(before, answer, wall);
@@ -425,29 +337,5 @@ impl Sender {
         let observed = &self.context.observed;
         let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
         !brake && observed.broadcast(&lane.key).is_some_and(|broadcast| is_sending(&broadcast, &lane.uid))
-    }
-
-    /// Runs `work` beside the loop. It reports once: with its event, or with `lost` when it does not come to its end.
-    fn spawn(&self, lost: Event, work: impl Future<Output = Event> + Send + 'static) {
-        let report = Report { events: self.events.clone(), event: Some(lost) };
-        tokio::spawn(async move {
-            let mut report = report;
-            report.event = Some(work.await);
-        });
-    }
-}
-
-/// Sends its event when it is dropped, in a panic too.
-struct Report {
-    events: UnboundedSender<Event>,
-    event: Option<Event>,
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if let Some(event) = self.event.take() {
-            // The loop ends only after all reports; a closed inbox means that the process is ending.
-            let _ = self.events.send(event);
-        }
     }
 }

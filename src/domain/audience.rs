@@ -120,16 +120,15 @@ impl Audience {
             if record.iter().all(|cell| cell.trim().is_empty()) {
                 continue;
             }
-            match &columns {
-                Some(columns) => self.add_record(columns, &record)?,
-                None => {
-                    let found = Columns::of(source_name, &record)?;
-                    if found.is_headerless {
-                        self.add_record(&found, &record)?;
-                    }
-                    columns = Some(found);
-                }
+            if let Some(columns) = &columns {
+                self.add_record(columns, &record)?;
+                continue;
             }
+            let found = Columns::of(source_name, &record)?;
+            if found.is_headerless {
+                self.add_record(&found, &record)?;
+            }
+            columns = Some(found);
         }
         Ok(())
     }

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions::Conditions;
 use super::summary::{MAX_NOTABLE, PageSummary};
 use crate::api::{
-    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, OnUnknown,
-    OutcomeName,
+    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, HttpChannel,
+    OnUnknown, OutcomeName,
 };
 
 /// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
@@ -89,7 +89,7 @@ fn count(status: &mut BroadcastStatus, observation: &Observation<'_>) {
     let has_receipts = observation
         .channel
         .and_then(|channel| channel.spec.http.as_ref())
-        .is_some_and(|http| http.has_receipts());
+        .is_some_and(HttpChannel::has_receipts);
     let percent = |part: i32| (has_receipts && accepted > 0).then(|| percent_of(part, accepted));
     status.delivered_percent = percent(counts.delivered + counts.read);
     status.read_percent = percent(counts.read);
@@ -250,7 +250,7 @@ fn summary(total: i32, counts: &Counts) -> String {
         (counts.skipped, "skipped as invalid or repeated"),
     ] {
         if number > 0 {
-            text.push_str(&format!(", {number} {what}"));
+            text += &format!(", {number} {what}");
         }
     }
     text

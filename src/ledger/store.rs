@@ -47,12 +47,14 @@ impl Ledger {
                     return Ok(value);
                 }
                 Err(Failure::Final(error)) => {
-                    self.put_back_or_refuse(key, slot, waiting, &error);
+                    Self::put_back_or_refuse(key, slot, waiting, &error);
                     return Err(error);
                 }
                 Err(Failure::Again(error)) => {
                     *stored = None;
-                    waiting.into_iter().for_each(|waiting| slot.enqueue(waiting));
+                    for waiting in waiting {
+                        slot.enqueue(waiting);
+                    }
                     match waits.next() {
                         Some(wait) => clock::wait(wait).await,
                         None => return Err(self.give_up(key, slot, error)),
@@ -142,7 +144,7 @@ impl Ledger {
 
     /// A refused change says nothing about the evidence that came along: it waits for the next turn, which its own
     /// sender takes. A page that is gone takes none.
-    fn put_back_or_refuse(&self, key: &ObjectKey, slot: &Slot, waiting: Vec<Waiting>, error: &LedgerError) {
+    fn put_back_or_refuse(key: &ObjectKey, slot: &Slot, waiting: Vec<Waiting>, error: &LedgerError) {
         for waiting in waiting {
             match error {
                 LedgerError::Gone { .. } => waiting.answer(Err(LedgerError::Gone { page: key.clone() })),

@@ -3,6 +3,7 @@
 //! In: watch events. Out: snapshots, and signals that something changed. A cache may be stale; nothing here decides a
 //! send: that is what the resourceVersion-checked claim of the ledger is for.
 
+mod message_ids;
 mod pages;
 mod watch;
 

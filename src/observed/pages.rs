@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::ResourceExt;
 use tokio::sync::watch as signal;
 
+use super::message_ids::MessageIds;
 use super::watch::version_of;
 use crate::api::BroadcastBatch;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
@@ -19,12 +20,18 @@ type Pages = BTreeMap<usize, Arc<PageSummary>>;
 #[derive(Debug)]
 pub struct PageIndex {
     pages: Mutex<HashMap<(String, BroadcastUid), Pages>>,
+    /// Message ids of all pages.
+    pub message_ids: MessageIds,
     synced: signal::Sender<bool>,
 }
 
 impl Default for PageIndex {
     fn default() -> Self {
-        Self { pages: Mutex::default(), synced: signal::Sender::new(false) }
+        Self {
+            pages: Mutex::default(),
+            message_ids: MessageIds::default(),
+            synced: signal::Sender::new(false),
+        }
     }
 }
 
@@ -60,6 +67,8 @@ impl PageIndex {
         match Page::parse(batch) {
             Ok(page) => {
                 let key = ObjectKey::new(owner.0.clone(), batch.name_any());
+                let ids = page.rows().iter().map(|row| row.message_id.as_str()).enumerate();
+                self.message_ids.note(&owner.1, index, ids);
                 self.insert(owner, PageSummary::of(Place { key, index, resource_version: version }, &page));
             }
             Err(error) => {
@@ -76,6 +85,7 @@ impl PageIndex {
             of_owner.remove(&index);
             if of_owner.is_empty() {
                 pages.remove(&owner);
+                self.message_ids.forget(&owner.1);
             }
         }
     }

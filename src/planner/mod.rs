@@ -21,7 +21,7 @@ use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Broadcast;
-use crate::cluster::ApiError;
+use crate::cluster::{ApiError, chain};
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::observed::{Observed, Triggers};
@@ -110,18 +110,4 @@ fn on_error(broadcast: Arc<Broadcast>, error: &PlannerError, context: Arc<Contex
     let (namespace, name) = (broadcast.namespace().unwrap_or_default(), broadcast.name_any());
     tracing::warn!(namespace, name, error = %chain(error), retry_seconds = wait.as_secs_f32(), "reconcile failed");
     Action::requeue(wait)
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let next = inner.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = inner.source();
-    }
-    text
 }

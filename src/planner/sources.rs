@@ -54,21 +54,17 @@ async fn text_of(
         (Some(reference), _) => {
             let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
             let found = optional(within(api.get(&reference.name)).await)?;
-            let text = found.map(|map| {
-                let text =
-                    map.data.and_then(|data| data.get(&reference.key).cloned()).map(String::into_bytes);
-                text.or_else(|| {
-                    map.binary_data.and_then(|data| data.get(&reference.key).map(|bytes| bytes.0.clone()))
-                })
-            });
-            Ok(named("ConfigMap", reference, text))
+            Ok(named("ConfigMap", reference, found, |map, key| {
+                let text = map.data.and_then(|mut data| data.remove(key)).map(String::into_bytes);
+                text.or_else(|| map.binary_data.and_then(|mut data| data.remove(key)).map(|bytes| bytes.0))
+            }))
         }
         (None, Some(reference)) => {
             let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
             let found = optional(within(api.get(&reference.name)).await)?;
-            let text = found
-                .map(|secret| secret.data.and_then(|data| data.get(&reference.key).map(|v| v.0.clone())));
-            Ok(named("Secret", reference, text))
+            Ok(named("Secret", reference, found, |secret, key| {
+                secret.data.and_then(|mut data| data.remove(key)).map(|bytes| bytes.0)
+            }))
         }
         (None, None) => Ok(Err(("InvalidSpec".into(), "a source needs configMapRef or secretRef".into()))),
     }
@@ -83,24 +79,24 @@ fn optional<T>(found: Result<T, crate::cluster::ApiError>) -> Result<Option<T>, 
 }
 
 /// The text of a key, with a name for errors. Says which part of the way to it is missing.
-fn named(kind: &str, reference: &KeyRef, text: Option<Option<Vec<u8>>>) -> Read<(String, String)> {
+fn named<K>(
+    kind: &str,
+    reference: &KeyRef,
+    object: Option<K>,
+    value: impl Fn(K, &str) -> Option<Vec<u8>>,
+) -> Read<(String, String)> {
     let KeyRef { name, key } = reference;
-    match text {
-        None => Err((
-            format!("{kind}NotFound"),
-            format!("{kind} {name} does not exist in this namespace: create it with key {key}"),
-        )),
-        Some(None) => Err((
-            format!("{kind}KeyNotFound"),
-            format!("{kind} {name} has no key {key}: add it, or correct the key in spec.recipients.from"),
-        )),
-        Some(Some(bytes)) => {
-            String::from_utf8(bytes).map(|text| (format!("key {key} of {kind} {name}"), text)).map_err(|_| {
-                (
-                    "InvalidCsv".into(),
-                    format!("key {key} of {kind} {name} is not UTF-8 text: save the CSV as UTF-8"),
-                )
-            })
-        }
-    }
+    let Some(object) = object else {
+        let message = format!("{kind} {name} does not exist in this namespace: create it with key {key}");
+        return Err((format!("{kind}NotFound"), message));
+    };
+    let Some(bytes) = value(object, key) else {
+        let message =
+            format!("{kind} {name} has no key {key}: add it, or correct the key in spec.recipients.from");
+        return Err((format!("{kind}KeyNotFound"), message));
+    };
+    String::from_utf8(bytes).map(|text| (format!("key {key} of {kind} {name}"), text)).map_err(|_| {
+        let message = format!("key {key} of {kind} {name} is not UTF-8 text: save the CSV as UTF-8");
+        ("InvalidCsv".into(), message)
+    })
 }

@@ -1,0 +1,106 @@
+//! The admin server: is the process alive, can it work, and what has it counted.
+//!
+//! In: gates that the parts of the process open. Out: `/livez`, `/readyz` (what is missing stands in its body) and
+//! `/metrics`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Content type of the `OpenMetrics` text.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What must be there before the process counts as ready: named gates, each open or waiting for something.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Option<String>>>>);
+
+impl Readiness {
+    /// Closes a gate, and says what it waits for.
+    pub fn close(&self, gate: &'static str, waits_for: impl Into<String>) {
+        self.set(gate, Some(waits_for.into()));
+    }
+
+    /// Opens a gate.
+    pub fn open(&self, gate: &'static str) {
+        self.set(gate, None);
+    }
+
+    /// Whether all gates are open, and a line for each of them.
+    #[must_use]
+    pub fn report(&self) -> (bool, String) {
+        let gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = gates.iter().map(|(gate, waits_for)| match waits_for {
+            None => format!("[+] {gate}\n"),
+            Some(waits_for) => format!("[-] {gate}: {waits_for}\n"),
+        });
+        (gates.values().all(Option::is_none), lines.collect())
+    }
+
+    fn set(&self, gate: &'static str, waits_for: Option<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(gate, waits_for);
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    readiness: Readiness,
+    metrics: Metrics,
+}
+
+/// Serves until `ended`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: Metrics,
+    ended: CancellationToken,
+) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(Admin { readiness, metrics });
+    let stopped = async move { ended.cancelled().await };
+    axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+}
+
+async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
+    let (is_ready, report) = admin.readiness.report();
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, report)
+}
+
+async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
+    match admin.metrics.encode() {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, METRICS_TYPE)], text),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_all_its_gates_are_open() {
+        let readiness = Readiness::default();
+        readiness.close("caches", "the first list of all kinds");
+        readiness.open("crds");
+        assert_eq!(readiness.report(), (false, "[-] caches: the first list of all kinds\n[+] crds\n".into()));
+        readiness.open("caches");
+        assert!(readiness.report().0);
+    }
+}
