@@ -27,7 +27,8 @@ if command -v flock >/dev/null && ! flock -n 9; then
   flock 9
 fi
 
-kubernetes=$(sed -nE 's/^\tk8s.io\/kubernetes (v[0-9.]+)$/\1/p' "$here/go.mod")
+# Without their version stamp the Kubernetes binaries refuse to start.
+kubernetes=$(cd "$here" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
 stamp="-s -w -X k8s.io/component-base/version.gitVersion=$kubernetes"
 
 # build <name> <module folder> <package>

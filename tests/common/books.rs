@@ -1,0 +1,105 @@
+//! The invariants: what the ledger says, held against what the gateway knows.
+
+use std::collections::HashMap;
+
+use broadcast_operator::api::{Broadcast, OutcomeName as Outcome};
+use broadcast_operator::domain::outcome::Row;
+use broadcast_operator::domain::page::{Page, Recipient};
+use broadcast_operator::simulator::SendQuery;
+use kube::ResourceExt;
+
+use super::stage::{Stage, counts};
+
+/// One chat of a Broadcast, from its page.
+pub type Chat = (Recipient, Row);
+
+/// All rows of a Broadcast, in the order of its audience.
+pub async fn rows(stage: &Stage, broadcast: &str) -> Vec<Chat> {
+    let mut pages = stage.pages(broadcast).await;
+    pages.sort_by_key(|page| page.spec.index);
+    let pages = pages.iter().map(|page| {
+        Page::parse(page).unwrap_or_else(|error| panic!("page {} cannot be read: {error}", page.name_any()))
+    });
+    pages
+        .flat_map(|page| {
+            let (recipients, rows) = (page.recipients().to_vec(), page.rows().to_vec());
+            recipients.into_iter().zip(rows)
+        })
+        .collect()
+}
+
+/// Checks everything that must hold at every moment of a Broadcast whose messages are never to be sent twice.
+///
+/// - Never twice: the gateway accepted no token twice, and no chat of the Broadcast twice.
+/// - Truth: a recorded Sent (or better) was accepted; a recorded Failed, without a receipt for it, was not.
+pub async fn check(stage: &Stage, name: &str) {
+    let rows = rows(stage, name).await;
+    let accepted = accepted(stage, name);
+    for (chat, times) in &accepted {
+        assert!(*times <= 1, "{name}: chat {chat} got the message {times} times");
+    }
+    for (recipient, row) in &rows {
+        let times = accepted.get(&recipient.chat).copied().unwrap_or_default();
+        match row.outcome {
+            Outcome::Sent | Outcome::Delivered | Outcome::Read => {
+                assert_eq!(times, 1, "{name}: {} is recorded as {:?}", recipient.chat, row.outcome);
+            }
+            Outcome::Failed if row.message_id.is_empty() => {
+                assert_eq!(times, 0, "{name}: {} is recorded as failed", recipient.chat);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Checks a Broadcast that has come to its end: besides [`check`], nobody is lost.
+pub async fn check_complete(stage: &Stage, broadcast: &Broadcast, audience: usize) {
+    let name = broadcast.name_any();
+    check(stage, &name).await;
+    let rows = rows(stage, &name).await;
+    let counts = counts(broadcast);
+    let status = broadcast.status.as_ref().expect("should have a status");
+    assert_eq!(rows.len(), audience, "{name}: every recipient has a row");
+    assert_eq!(usize::try_from(status.total), Ok(audience), "{name}: total is the audience");
+    let of = |outcome| i32::try_from(rows.iter().filter(|(_, row)| row.outcome == outcome).count());
+    for (number, outcome) in [
+        (counts.pending, Outcome::Pending),
+        (counts.sent, Outcome::Sent),
+        (counts.delivered, Outcome::Delivered),
+        (counts.read, Outcome::Read),
+        (counts.failed, Outcome::Failed),
+        (counts.unknown, Outcome::Unknown),
+        (counts.skipped, Outcome::Skipped),
+        (counts.cancelled, Outcome::Cancelled),
+    ] {
+        assert_eq!(Ok(number), of(outcome), "{name}: count of {outcome:?}");
+    }
+    assert_eq!(sum(broadcast), status.total, "{name}: counts add up");
+    assert_eq!(counts.pending + counts.sending, 0, "{name}: nobody is left");
+}
+
+/// Sum of all counts.
+pub fn sum(broadcast: &Broadcast) -> i32 {
+    let counts = counts(broadcast);
+    counts.pending
+        + counts.sending
+        + counts.sent
+        + counts.delivered
+        + counts.read
+        + counts.failed
+        + counts.unknown
+        + counts.skipped
+        + counts.cancelled
+}
+
+/// How often each chat of a Broadcast got its message, by the gateway.
+pub fn accepted(stage: &Stage, name: &str) -> HashMap<String, usize> {
+    let broadcast = Some(format!("{}/{name}", stage.namespace));
+    let sends =
+        stage.gateway.ledger().sends(&SendQuery { broadcast, accepted: Some(true), ..SendQuery::default() });
+    let mut accepted = HashMap::new();
+    for send in sends {
+        *accepted.entry(send.chat.to_string()).or_default() += 1;
+    }
+    accepted
+}

@@ -1,0 +1,217 @@
+//! etcd, kube-apiserver and kube-controller-manager, started once per test binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use base64::Engine;
+use broadcast_operator::api::crds;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::processes::{Process, free_port};
+use super::wait::until;
+
+/// Token of the administrator.
+const ADMIN: &str = "admin";
+/// Of all controllers only those that Broadcasts meet: garbage collection and the ends of namespaces.
+const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller";
+
+/// A running control plane with our CRDs.
+pub struct ControlPlane {
+    assets: PathBuf,
+    folder: TempDir,
+    url: String,
+    _processes: Vec<Process>,
+}
+
+/// The control plane of this test binary.
+pub async fn shared() -> &'static ControlPlane {
+    static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+    SHARED
+        .get_or_init(|| async {
+            let plane = ControlPlane::start().await;
+            plane.install_crds().await;
+            plane
+        })
+        .await
+}
+
+/// Builds or finds the binaries, and shows what it does meanwhile.
+fn assets() -> PathBuf {
+    let built = Command::new(super::root().join("testbed/build.sh")).stderr(Stdio::inherit()).output();
+    let built = built.expect("should run testbed/build.sh");
+    assert!(built.status.success(), "testbed/build.sh failed; its messages are above");
+    let text = String::from_utf8(built.stdout).expect("should print a path");
+    PathBuf::from(text.lines().last().expect("should print a path"))
+}
+
+impl ControlPlane {
+    /// Starts one and waits until it answers.
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let assets = assets();
+        let folder = TempDir::with_prefix("broadcast-testbed-").expect("should make a folder");
+        let at = folder.path();
+        write_signing_key(&at.join("sa.key"));
+        std::fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n"))
+            .expect("should write tokens");
+        let [client_port, peer_port, port] = [free_port(), free_port(), free_port()];
+        let etcd_url = format!("http://127.0.0.1:{client_port}");
+        let url = format!("https://127.0.0.1:{port}");
+        let etcd = Process::start(
+            Command::new(assets.join("etcd"))
+                .arg("--data-dir")
+                .arg(at.join("etcd"))
+                .args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url])
+                .args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer_port}")])
+                .args(["--unsafe-no-fsync", "--log-level", "error"]),
+            &at.join("etcd.log"),
+        );
+        let key = at.join("sa.key");
+        let api_server = Process::start(
+            Command::new(assets.join("kube-apiserver"))
+                .args(["--etcd-servers", &etcd_url, "--secure-port", &port.to_string()])
+                .args(["--bind-address", "127.0.0.1", "--service-cluster-ip-range", "10.0.0.0/24"])
+                .args(["--service-account-issuer", "https://kubernetes.default.svc"])
+                .args(["--authorization-mode", "RBAC"])
+                .arg("--cert-dir")
+                .arg(at.join("certs"))
+                .arg("--service-account-key-file")
+                .arg(&key)
+                .arg("--service-account-signing-key-file")
+                .arg(&key)
+                .arg("--token-auth-file")
+                .arg(at.join("tokens.csv")),
+            &at.join("kube-apiserver.log"),
+        );
+        let mut plane = Self { assets, folder, url, _processes: vec![etcd, api_server] };
+        plane.write_kubeconfig("admin", ADMIN);
+        until("the API server is ready", async || plane.is_ready().await).await;
+        let controllers = Process::start(
+            Command::new(plane.assets.join("kube-controller-manager"))
+                .arg("--kubeconfig")
+                .arg(plane.kubeconfig("admin"))
+                .args(["--controllers", CONTROLLERS, "--leader-elect=false", "--secure-port", "0"]),
+            &plane.folder.path().join("kube-controller-manager.log"),
+        );
+        plane._processes.push(controllers);
+        plane
+    }
+
+    async fn is_ready(&self) -> Result<(), String> {
+        let ready = http::Request::get("/readyz").body(Vec::new()).expect("should be a request");
+        let client = self.client().await;
+        client.request_text(ready).await.map(drop).map_err(|error| {
+            let log = std::fs::read_to_string(self.folder.path().join("kube-apiserver.log"));
+            let log = log.unwrap_or_default();
+            format!("{error}\n{}", tail(&log, 5))
+        })
+    }
+
+    /// Installs the CRDs and waits until their kinds are served.
+    pub async fn install_crds(&self) {
+        self.kubectl(&["apply", "--server-side", "-f", "-"], &crds::yaml());
+        for name in crds::names() {
+            self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{name}")], "");
+        }
+    }
+
+    /// A client of the administrator, of the runtime that it is made in.
+    pub async fn client(&self) -> Client {
+        self.client_of("admin").await
+    }
+
+    /// A client of another account.
+    pub async fn client_of(&self, account: &str) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(account)).expect("should be a kubeconfig");
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("should be usable");
+        config.default_retry = false;
+        Client::try_from(config).expect("should be a client")
+    }
+
+    /// A binary of the testbed.
+    pub fn binary(&self, name: &str) -> PathBuf {
+        self.assets.join(name)
+    }
+
+    /// A folder that ends with the control plane.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The kubeconfig of an account.
+    pub fn kubeconfig(&self, account: &str) -> PathBuf {
+        self.folder.path().join(format!("{account}.kubeconfig"))
+    }
+
+    /// Writes the kubeconfig of an account.
+    pub fn write_kubeconfig(&self, account: &str, token: &str) {
+        let certificate = self.folder.path().join("certs/apiserver.crt");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: testbed\n\
+             clusters: [{{name: testbed, cluster: {{server: \"{}\", certificate-authority: \"{}\"}}}}]\n\
+             users: [{{name: {account}, user: {{token: \"{token}\"}}}}]\n\
+             contexts: [{{name: testbed, context: {{cluster: testbed, user: {account}}}}}]\n",
+            self.url,
+            certificate.display(),
+        );
+        std::fs::write(self.kubeconfig(account), text).expect("should write a kubeconfig");
+    }
+
+    /// Runs kubectl as the administrator; panics when it fails.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        self.try_kubectl(arguments, input).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+    }
+
+    /// Runs kubectl as the administrator. Out: its output, or what it says went wrong.
+    pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        run(
+            Command::new(self.binary("kubectl"))
+                .arg("--kubeconfig")
+                .arg(self.kubeconfig("admin"))
+                .arg("--cache-dir")
+                .arg(self.folder.path().join("kubectl"))
+                .args(arguments),
+            input,
+        )
+    }
+}
+
+/// Runs a program with this input. Out: its output, or its error text.
+pub fn run(command: &mut Command, input: &str) -> Result<String, String> {
+    use std::io::Write;
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| format!("failed to start {command:?}: {error}"))?;
+    let mut pipe = child.stdin.take().expect("should have a pipe");
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || {
+        // A program that does not read its input is free to do so.
+        let _ = pipe.write_all(input.as_bytes());
+    });
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    writer.join().expect("should have written the input");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.success() {
+        true => Ok(text),
+        false => Err(format!("{}{text}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// The last lines of a text.
+pub fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn write_signing_key(path: &Path) {
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    let encoded = base64::engine::general_purpose::STANDARD.encode(key.expect("should make a key"));
+    let text = format!("-----BEGIN PRIVATE KEY-----\n{encoded}\n-----END PRIVATE KEY-----\n");
+    std::fs::write(path, text).expect("should write a key");
+}

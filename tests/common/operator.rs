@@ -1,0 +1,131 @@
+//! The real binary, as a process.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::control_plane::{ControlPlane, tail};
+use super::processes::{Process, free_port};
+use super::wait::until;
+
+/// A running operator. Its log is shown when the test fails.
+pub struct Operator {
+    process: Process,
+    kubeconfig: PathBuf,
+    namespace: String,
+    log: PathBuf,
+    admin: u16,
+    receipts: u16,
+}
+
+impl Operator {
+    /// Starts one for a namespace, under an account of the control plane, and waits until it is ready.
+    pub async fn start(plane: &ControlPlane, account: &str, namespace: &str) -> Self {
+        let operator = Self::launch(plane, account, namespace);
+        operator.ready().await;
+        operator
+    }
+
+    /// Starts one and does not wait.
+    pub fn launch(plane: &ControlPlane, account: &str, namespace: &str) -> Self {
+        let log = plane.folder().join(format!("operator-{namespace}.log"));
+        let (admin, receipts) = (free_port(), free_port());
+        let kubeconfig = plane.kubeconfig(account);
+        let process = spawn(&kubeconfig, namespace, &log, admin, receipts);
+        Self { process, kubeconfig, namespace: namespace.to_owned(), log, admin, receipts }
+    }
+
+    /// Kills it on the spot and starts a new one on the same ports. Returns when that one is ready.
+    pub async fn kill_and_restart(&mut self) {
+        self.process.kill();
+        self.restart().await;
+    }
+
+    /// Kills it on the spot.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts a new one on the same ports, after the old one has ended.
+    pub async fn restart(&mut self) {
+        self.process = spawn(&self.kubeconfig, &self.namespace, &self.log, self.admin, self.receipts);
+        self.ready().await;
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits until it has ended. Out: its exit code.
+    pub async fn ended(&mut self) -> i32 {
+        until("the operator has ended", async || self.process.exit_code().ok_or("it runs")).await
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn ready(&self) {
+        until("the operator is ready", async || match self.get("/readyz").await {
+            Ok((200, _)) => Ok(()),
+            other => Err((other, self.log_tail())),
+        })
+        .await;
+    }
+
+    /// A page of its admin server: status and text.
+    pub async fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.admin);
+        let answer = reqwest::get(url).await.map_err(|error| error.to_string())?;
+        Ok((answer.status().as_u16(), answer.text().await.map_err(|error| error.to_string())?))
+    }
+
+    /// The sum of a metric over all its labels that contain `with`.
+    pub async fn metric(&self, name: &str, with: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.expect("should have metrics");
+        let lines = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(with)
+        });
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Where gateways send the receipts of this operator.
+    pub fn receipts_url(&self) -> String {
+        format!(
+            "http://127.0.0.1:{}/v1/namespaces/{{namespace}}/channels/{{channel}}/receipts",
+            self.receipts
+        )
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Everything that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        tail(&self.log(), 40)
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("last lines of the operator of {}:\n{}", self.namespace, self.log_tail());
+        }
+    }
+}
+
+fn spawn(kubeconfig: &PathBuf, namespace: &str, log: &PathBuf, admin: u16, receipts: u16) -> Process {
+    Process::start(
+        Command::new(env!("CARGO_BIN_EXE_broadcast-operator"))
+            .env("KUBECONFIG", kubeconfig)
+            .args(["run", "--namespace", namespace, "--allow-address", "127.0.0.0/8"])
+            .args(["--admin-address", &format!("127.0.0.1:{admin}")])
+            .args(["--receipts-address", &format!("127.0.0.1:{receipts}")])
+            .args(["--log-format", "text", "--log-filter", "info,kube_runtime=warn,broadcast_operator=debug"]),
+        log,
+    )
+}
