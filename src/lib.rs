@@ -21,5 +21,6 @@ pub mod providers;
 pub mod receipts;
 pub mod run;
 pub mod shutdown;
+pub mod simulator;
 pub mod telemetry;
 pub mod webhooks;

@@ -33,7 +33,10 @@ pub async fn account(plane: &ControlPlane) -> &'static str {
         .get_or_init(|| async {
             let manifests = render(plane, &[]).unwrap_or_else(|error| panic!("helm template: {error}"));
             plane.kubectl(&["create", "namespace", NAMESPACE], "");
-            plane.kubectl(&["apply", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-f", "-"], &manifests);
+            plane.kubectl(
+                &["apply", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-f", "-"],
+                &manifests,
+            );
             let arguments = ["create", "token", RELEASE, "-n", NAMESPACE, "--duration", "24h"];
             plane.write_kubeconfig(RELEASE, plane.kubectl(&arguments, "").trim());
         })

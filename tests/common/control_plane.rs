@@ -8,7 +8,7 @@ use broadcast_operator::api::crds;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -25,7 +25,8 @@ pub struct ControlPlane {
     assets: PathBuf,
     folder: TempDir,
     url: String,
-    _processes: Vec<Process>,
+    /// They end with it.
+    processes: Vec<Process>,
 }
 
 /// The control plane of this test binary.
@@ -34,7 +35,7 @@ pub async fn shared() -> &'static ControlPlane {
     SHARED
         .get_or_init(|| async {
             let plane = ControlPlane::start().await;
-            plane.install_crds().await;
+            plane.install_crds();
             plane
         })
         .await
@@ -56,7 +57,7 @@ impl ControlPlane {
         let assets = assets();
         let folder = TempDir::with_prefix("broadcast-testbed-").expect("should make a folder");
         let at = folder.path();
-        write_signing_key(&at.join("sa.key"));
+        write_signing_key(at);
         std::fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n"))
             .expect("should write tokens");
         let [client_port, peer_port, port] = [free_port(), free_port(), free_port()];
@@ -71,7 +72,6 @@ impl ControlPlane {
                 .args(["--unsafe-no-fsync", "--log-level", "error"]),
             &at.join("etcd.log"),
         );
-        let key = at.join("sa.key");
         let api_server = Process::start(
             Command::new(assets.join("kube-apiserver"))
                 .args(["--etcd-servers", &etcd_url, "--secure-port", &port.to_string()])
@@ -81,14 +81,14 @@ impl ControlPlane {
                 .arg("--cert-dir")
                 .arg(at.join("certs"))
                 .arg("--service-account-key-file")
-                .arg(&key)
+                .arg(at.join("sa.pub"))
                 .arg("--service-account-signing-key-file")
-                .arg(&key)
+                .arg(at.join("sa.key"))
                 .arg("--token-auth-file")
                 .arg(at.join("tokens.csv")),
             &at.join("kube-apiserver.log"),
         );
-        let mut plane = Self { assets, folder, url, _processes: vec![etcd, api_server] };
+        let mut plane = Self { assets, folder, url, processes: vec![etcd, api_server] };
         plane.write_kubeconfig("admin", ADMIN);
         until("the API server is ready", async || plane.is_ready().await).await;
         let controllers = Process::start(
@@ -98,11 +98,14 @@ impl ControlPlane {
                 .args(["--controllers", CONTROLLERS, "--leader-elect=false", "--secure-port", "0"]),
             &plane.folder.path().join("kube-controller-manager.log"),
         );
-        plane._processes.push(controllers);
+        plane.processes.push(controllers);
         plane
     }
 
     async fn is_ready(&self) -> Result<(), String> {
+        if !self.folder.path().join("certs/apiserver.crt").exists() {
+            return Err("it has no certificate yet".into());
+        }
         let ready = http::Request::get("/readyz").body(Vec::new()).expect("should be a request");
         let client = self.client().await;
         client.request_text(ready).await.map(drop).map_err(|error| {
@@ -113,10 +116,13 @@ impl ControlPlane {
     }
 
     /// Installs the CRDs and waits until their kinds are served.
-    pub async fn install_crds(&self) {
+    pub fn install_crds(&self) {
         self.kubectl(&["apply", "--server-side", "-f", "-"], &crds::yaml());
         for name in crds::names() {
-            self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{name}")], "");
+            self.kubectl(
+                &["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{name}")],
+                "",
+            );
         }
     }
 
@@ -183,8 +189,13 @@ impl ControlPlane {
     }
 }
 
-/// Runs a program with this input. Out: its output, or its error text.
+/// Runs a program with this input. Out: its output, or its error text. Other tasks of the runtime, such as the gateway of
+/// a test, go on meanwhile.
 pub fn run(command: &mut Command, input: &str) -> Result<String, String> {
+    tokio::task::block_in_place(|| run_to_end(command, input))
+}
+
+fn run_to_end(command: &mut Command, input: &str) -> Result<String, String> {
     use std::io::Write;
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| format!("failed to start {command:?}: {error}"))?;
@@ -209,9 +220,25 @@ pub fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-fn write_signing_key(path: &Path) {
-    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-    let encoded = base64::engine::general_purpose::STANDARD.encode(key.expect("should make a key"));
-    let text = format!("-----BEGIN PRIVATE KEY-----\n{encoded}\n-----END PRIVATE KEY-----\n");
-    std::fs::write(path, text).expect("should write a key");
+/// What a P-256 public key begins with as a `SubjectPublicKeyInfo` (RFC 5480): the rest is the point itself.
+const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// Makes the key pair that service-account tokens are signed with.
+fn write_signing_key(folder: &Path) {
+    let random = SystemRandom::new();
+    let private =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("should make a key");
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, private.as_ref(), &random);
+    let point = pair.expect("should read its own key").public_key().as_ref().to_vec();
+    for (file, kind, der) in [
+        ("sa.key", "PRIVATE KEY", private.as_ref().to_vec()),
+        ("sa.pub", "PUBLIC KEY", [&P256_PREFIX[..], &point].concat()),
+    ] {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(der);
+        let text = format!("-----BEGIN {kind}-----\n{encoded}\n-----END {kind}-----\n");
+        std::fs::write(folder.join(file), text).expect("should write a key");
+    }
 }

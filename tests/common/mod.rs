@@ -21,5 +21,6 @@ pub fn root() -> PathBuf {
 
 /// A file of the checkout, as text.
 pub fn file(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("failed to read {path}: {error}"))
+    std::fs::read_to_string(root().join(path))
+        .unwrap_or_else(|error| panic!("failed to read {path}: {error}"))
 }

@@ -1,6 +1,6 @@
 //! The real binary, as a process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::control_plane::{ControlPlane, tail};
@@ -78,13 +78,13 @@ impl Operator {
     }
 
     /// The sum of a metric over all its labels that contain `with`.
-    pub async fn metric(&self, name: &str, with: &str) -> f64 {
+    pub async fn metric(&self, name: &str, with: &str) -> u64 {
         let (_, text) = self.get("/metrics").await.expect("should have metrics");
         let lines = text.lines().filter(|line| {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(with)
         });
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// Where gateways send the receipts of this operator.
@@ -118,14 +118,19 @@ impl Drop for Operator {
     }
 }
 
-fn spawn(kubeconfig: &PathBuf, namespace: &str, log: &PathBuf, admin: u16, receipts: u16) -> Process {
+fn spawn(kubeconfig: &Path, namespace: &str, log: &Path, admin: u16, receipts: u16) -> Process {
     Process::start(
         Command::new(env!("CARGO_BIN_EXE_broadcast-operator"))
             .env("KUBECONFIG", kubeconfig)
             .args(["run", "--namespace", namespace, "--allow-address", "127.0.0.0/8"])
             .args(["--admin-address", &format!("127.0.0.1:{admin}")])
             .args(["--receipts-address", &format!("127.0.0.1:{receipts}")])
-            .args(["--log-format", "text", "--log-filter", "info,kube_runtime=warn,broadcast_operator=debug"]),
+            .args([
+                "--log-format",
+                "text",
+                "--log-filter",
+                "info,kube_runtime=warn,broadcast_operator=debug",
+            ]),
         log,
     )
 }

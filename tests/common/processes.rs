@@ -20,6 +20,7 @@ done
 fn tell(change: &str) {
     static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {
+        #[expect(clippy::zombie_processes, reason = "it outlives us on purpose")]
         let watchdog = Command::new("sh")
             .args(["-c", WATCHDOG])
             .stdin(Stdio::piped())

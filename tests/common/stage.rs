@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, Condition, Counts};
 use broadcast_operator::simulator::{ReceiptSettings, Rule, SendQuery, Settings, Simulator};
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ impl Stage {
     /// A stage with a channel.
     pub async fn new() -> Self {
         let stage = Self::bare().await;
-        stage.apply(&stage.channel(CHANNEL, json!({}), json!({}))).await;
+        stage.apply(&stage.channel(CHANNEL, json!({}), json!({})));
         stage
     }
 
@@ -53,7 +53,7 @@ impl Stage {
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gateway"},
             "stringData": {"token": TOKEN, "signing": SIGNING_SECRET},
         });
-        stage.apply(&secret).await;
+        stage.apply(&secret);
         stage
     }
 
@@ -73,9 +73,9 @@ impl Stage {
     }
 
     /// Sends receipts back for everything that is accepted from here on.
-    pub fn send_receipts(&self, settings: ReceiptSettings) {
+    pub fn send_receipts(&self, settings: &ReceiptSettings) {
         let url = self.operator.receipts_url();
-        let settings = ReceiptSettings { url, secret: Some(SIGNING_SECRET.into()), ..settings };
+        let settings = ReceiptSettings { url, secret: Some(SIGNING_SECRET.into()), ..settings.clone() };
         self.gateway.set_receipts(Some(settings)).expect("should be valid settings");
     }
 
@@ -86,7 +86,7 @@ impl Stage {
     }
 
     /// Applies a manifest as kubectl does; panics when it is refused.
-    pub async fn apply(&self, manifest: &Value) {
+    pub fn apply(&self, manifest: &Value) {
         self.try_apply(manifest).unwrap_or_else(|error| panic!("refused: {error}\n{manifest:#}"));
     }
 
@@ -103,7 +103,8 @@ impl Stage {
 
     /// Changes a Broadcast with a merge patch.
     pub async fn patch(&self, name: &str, patch: Value) {
-        let patched = self.api::<Broadcast>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched =
+            self.api::<Broadcast>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.unwrap_or_else(|error| panic!("failed to patch {name}: {error}"));
     }
 
@@ -180,7 +181,10 @@ impl Stage {
     /// How many messages of a Broadcast the gateway has accepted.
     pub fn accepted_now(&self, name: &str) -> usize {
         let broadcast = Some(format!("{}/{name}", self.namespace));
-        self.gateway.ledger().sends(&SendQuery { broadcast, accepted: Some(true), ..SendQuery::default() }).len()
+        self.gateway
+            .ledger()
+            .sends(&SendQuery { broadcast, accepted: Some(true), ..SendQuery::default() })
+            .len()
     }
 
     /// Requests of a Broadcast that have arrived at the gateway.
@@ -241,7 +245,7 @@ pub fn is_complete(broadcast: &Broadcast) -> bool {
 
 /// The counts of a Broadcast.
 pub fn counts(broadcast: &Broadcast) -> Counts {
-    broadcast.status.as_ref().map(|status| status.counts).unwrap_or_default()
+    broadcast.status.as_ref().and_then(|status| status.counts).unwrap_or_default()
 }
 
 /// Lays one JSON object over another; null takes a field away.

@@ -1,0 +1,198 @@
+//! Every wrong manifest that a person would write gets a clear error, and nothing is sent.
+
+use serde_json::{Value, json};
+
+use crate::common::books;
+use crate::common::stage::{CHANNEL, Stage, broadcast, condition, counts};
+
+/// Manifests that the API server refuses, and what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_manifests_are_refused_at_apply_with_a_message_that_helps() {
+    let stage = Stage::new().await;
+    let long_name = "a".repeat(58);
+    let chats = |chats: Value| json!({"recipients": {"csv": null, "chats": chats}});
+    let cases: Vec<(&str, Value, &str)> = vec![
+        (
+            "an unquoted phone number",
+            broadcast("bad", 1, chats(json!([{"id": 15_550_100_001_u64}]))),
+            "must be of type string",
+        ),
+        (
+            "an unquoted parameter",
+            broadcast("bad", 1, chats(json!([{"id": "15550100001", "params": {"n": 1}}]))),
+            "must be of type string",
+        ),
+        (
+            "chats and csv",
+            broadcast("bad", 1, json!({"recipients": {"chats": [{"id": "15550100001"}]}})),
+            "exactly one of chats, csv and from",
+        ),
+        ("no recipients at all", broadcast("bad", 1, json!({"recipients": null})), "recipients is missing"),
+        (
+            "empty recipients",
+            broadcast("bad", 1, json!({"recipients": {"csv": null}})),
+            "exactly one of chats, csv and from",
+        ),
+        ("an empty list of chats", broadcast("bad", 1, chats(json!([]))), "should have at least 1 items"),
+        ("no message", broadcast("bad", 1, json!({"message": null})), "message is missing"),
+        (
+            "an empty text",
+            broadcast("bad", 1, json!({"message": {"text": ""}})),
+            "should be at least 1 chars",
+        ),
+        ("no channel", broadcast("bad", 1, json!({"channelRef": null})), "channelRef is missing"),
+        (
+            "a rate of nothing",
+            broadcast("bad", 1, json!({"pacing": {"messagesPerSecond": 0}})),
+            "greater than or equal to 1",
+        ),
+        (
+            "an unknown policy",
+            broadcast("bad", 1, json!({"onUnknown": "Retry"})),
+            "supported values: \"Hold\", \"Resend\"",
+        ),
+        (
+            "backoffs the wrong way round",
+            broadcast("bad", 1, json!({"retry": {"minBackoffSeconds": 9, "maxBackoffSeconds": 3}})),
+            "minBackoffSeconds may not be above",
+        ),
+        ("a field that does not exist", broadcast("bad", 1, json!({"recipient": {}})), "unknown field"),
+        (
+            "a source of two kinds",
+            broadcast(
+                "bad",
+                1,
+                json!({"recipients": {"csv": null, "from": [{"configMapRef": {"name": "a", "key": "b"}, "secretRef": {"name": "a", "key": "b"}}]}}),
+            ),
+            "exactly one of configMapRef and secretRef",
+        ),
+        ("a name that is too long", broadcast(&long_name, 1, json!({})), "at most 57 characters"),
+        (
+            "a channel without http",
+            json!({"apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastChannel", "metadata": {"name": "bad"}, "spec": {"provider": "HTTP"}}),
+            "needs the field http",
+        ),
+        (
+            "a channel that is no URL",
+            stage.channel("bad", json!({"url": "sms.example.com"}), json!({})),
+            "should match",
+        ),
+        (
+            "a password in the URL",
+            stage.channel("bad", json!({"url": "https://me:secret@example.com"}), json!({})),
+            "should match",
+        ),
+    ];
+    for (what, manifest, expected) in cases {
+        match stage.try_apply(&manifest) {
+            Ok(_) => panic!("{what} was accepted"),
+            Err(error) => assert!(error.to_lowercase().contains(&expected.to_lowercase()), "{what}: {error}"),
+        }
+    }
+    assert_eq!(stage.gateway.ledger().summary().requests.requests, 0);
+}
+
+/// Specs that the API server cannot judge, the reason that Stalled gives, and words that its message has.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_schema_cannot_see_is_a_condition_with_a_reason_and_a_cure() {
+    let stage = Stage::new().await;
+    let secret = |name: &str| json!({"tokenSecretRef": {"name": name, "key": "token"}});
+    stage.apply(&stage.channel("no-secret", secret("nowhere"), json!({})));
+    stage.apply(&stage.channel(
+        "no-key",
+        json!({"tokenSecretRef": {"name": "gateway", "key": "other"}}),
+        json!({}),
+    ));
+    let audience = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "audience"}, "data": {"empty.csv": ""},
+        "binaryData": {"latin1.csv": "Y2hhdCxuYW1lCjE1NTUwMTAwMDAxLEpvc+kK"}});
+    stage.apply(&audience);
+    let csv = |text: &str| json!({"recipients": {"csv": text}});
+    let from = |name: &str, key: &str| json!({"recipients": {"csv": null, "from": [{"configMapRef": {"name": name, "key": key}}]}});
+    let text = |text: &str| json!({"message": {"text": text}});
+    let channel = |name: &str| json!({"channelRef": {"name": name}});
+    let cases: Vec<(&str, Value, &str, &str)> = vec![
+        (
+            "missing-channel",
+            channel("nowhere"),
+            "ChannelNotFound",
+            "create it, or correct spec.channelRef.name",
+        ),
+        ("missing-secret", channel("no-secret"), "SecretNotFound", "create it with key token"),
+        ("missing-secret-key", channel("no-key"), "SecretKeyNotFound", "has no key other"),
+        (
+            "missing-configmap",
+            from("nowhere", "chats.csv"),
+            "ConfigMapNotFound",
+            "create it with key chats.csv",
+        ),
+        ("missing-key", from("audience", "chats.csv"), "ConfigMapKeyNotFound", "has no key chats.csv"),
+        ("empty-file", from("audience", "empty.csv"), "EmptyAudience", ""),
+        ("not-utf8", from("audience", "latin1.csv"), "InvalidCsv", "save the CSV as UTF-8"),
+        ("header-only", csv("chat,name\n"), "EmptyAudience", ""),
+        ("no-chat-column", csv("name,city\nAna,Oslo\n"), "NoChatColumn", "chat"),
+        ("column-twice", csv("chat,name,name\n15550100001,a,b\n"), "InvalidColumn", "name"),
+        ("open-quote", csv("chat,name\n15550100001,\"Ana\n15550100002,Bo\n"), "EmptyAudience", ""),
+        ("template-syntax", text("Hi {{ name"), "InvalidTemplate", ""),
+        ("template-variable", text("Hi {{ nmae }}"), "MissingParameter", "nmae"),
+        ("template-filter", text("Hi {{ name | shout }}"), "InvalidTemplate", "shout"),
+        ("only-bad-rows", csv("chat,name\nnobody at all,x\n17,y\n"), "EmptyAudience", ""),
+    ];
+    for (name, spec, _, _) in &cases {
+        stage.apply(&broadcast(name, 2, spec.clone()));
+    }
+    let mut wrong = Vec::new();
+    for (name, _, reason, words) in &cases {
+        let stalled =
+            stage.wait(name, "it is stalled", |broadcast| condition(broadcast, "Stalled").is_some()).await;
+        let stalled = condition(&stalled, "Stalled").expect("Stalled");
+        if stalled.reason != *reason || !stalled.message.contains(words) {
+            wrong.push(format!("{name}: {} {}", stalled.reason, stalled.message));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(stage.gateway.ledger().summary().requests.requests, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_as_spreadsheets_write_them_are_read() {
+    let stage = Stage::new().await;
+    let rows = "chat;name\r\n15550100001;Ana\r\n+1 (555) 010-0002;\"Bo; the second\"\r\n\r\n";
+    stage.apply(&broadcast("windows", 0, json!({"recipients": {"csv": format!("\u{feff}{rows}")}})));
+    let done = stage.complete("windows").await;
+    books::check_complete(&stage, &done, 2).await;
+    let ragged = "chat,name\n15550100001,Ana,and more\n15550100002\n15550100003,Cy\n";
+    let spec = json!({"recipients": {"csv": ragged}, "message": {"text": "Hi"}});
+    stage.apply(&broadcast("ragged", 0, spec));
+    let done = stage.complete("ragged").await;
+    let rows = books::rows(&stage, "ragged").await;
+    let codes: Vec<&str> = rows.iter().map(|(_, row)| row.code.as_str()).collect();
+    assert_eq!(
+        codes,
+        ["RaggedRow", "RaggedRow", ""],
+        "a row with a field too many or too few is not guessed at"
+    );
+    assert_eq!((counts(&done).skipped, counts(&done).sent), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audience_of_a_mebibyte_is_read_whole() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"paused": true})));
+    let mut csv = String::from("chat\n");
+    let mut chats = 0_usize;
+    while csv.len() < 1_000_000 {
+        csv += &format!("1555{:08}\n", 10_000_000 + chats);
+        chats += 1;
+    }
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "audience"}, "data": {"chats.csv": csv}});
+    // Too large for the annotation that client-side apply keeps, as the docs say.
+    let refused = stage.try_apply(&map).expect_err("too long");
+    assert!(refused.contains("Too long"), "{refused}");
+    stage.plane.kubectl(&["apply", "--server-side", "-n", &stage.namespace, "-f", "-"], &map.to_string());
+    let from = json!({"recipients": {"csv": null, "from": [{"configMapRef": {"name": "audience", "key": "chats.csv"}}]}, "message": {"text": "Hi"}});
+    stage.apply(&broadcast("big", 0, from));
+    let sealed = stage.wait_state("big", "ChannelPaused").await;
+    assert_eq!(sealed.status.and_then(|status| status.total), i32::try_from(chats).ok());
+    assert_eq!(stage.pages("big").await.len(), chats.div_ceil(250));
+    assert_eq!(stage.gateway.ledger().summary().requests.requests, 0);
+}

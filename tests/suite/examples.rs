@@ -1,0 +1,51 @@
+//! The examples are applied as they stand, by kubectl, and do what they say.
+
+use crate::common::root;
+use crate::common::stage::{Stage, counts};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_does_what_it_says() {
+    let stage = Stage::bare().await;
+    let example = |name: &str| root().join("examples").join(name).display().to_string();
+    // The gateway of the examples listens on a fixed port; here it is on another one.
+    let channel = crate::common::file("examples/01-channel.yaml");
+    let channel = channel.replace("http://127.0.0.1:8080", &stage.gateway.url());
+    stage.gateway.set_token(Some("example-token".into()));
+    stage.plane.kubectl(&["apply", "-n", &stage.namespace, "-f", "-"], &channel);
+
+    stage.kubectl(&["apply", "-f", &example("02-minimal.yaml")]);
+    stage.kubectl(&["apply", "-f", &example("03-personalised.yaml")]);
+    stage.kubectl(&["apply", "-f", &example("04-csv.yaml")]);
+    stage.accepted("spring-sale", 3).await;
+    stage.kubectl(&["patch", "bc", "spring-sale", "--type=merge", "--patch-file", &example("05-stop.yaml")]);
+    stage.wait_state("spring-sale", "Stopped").await;
+    stage.kubectl(&[
+        "patch",
+        "bc",
+        "spring-sale",
+        "--type=merge",
+        "--patch-file",
+        &example("06-resume.yaml"),
+    ]);
+    stage.accepted("spring-sale", 5).await;
+    stage.kubectl(&["patch", "bc", "spring-sale", "--type=merge", "--patch-file", &example("05-stop.yaml")]);
+    let stopped = stage.wait_state("spring-sale", "Stopped").await;
+    assert_eq!(counts(&stopped).skipped, 5, "as its comment says");
+
+    stage.kubectl(&["apply", "-f", &example("07-restart-corrected.yaml")]);
+    let corrected = stage.complete("spring-sale-corrected").await;
+    assert_eq!(counts(&corrected).sent + counts(&stopped).sent, 30, "as its comment says");
+    stage.kubectl(&["apply", "-f", &example("08-pacing-and-retry.yaml")]);
+    for name in names(&stage) {
+        if name != "spring-sale" {
+            stage.complete(&name).await;
+        }
+    }
+    let twice = stage.gateway.ledger().summary().requests.twice;
+    assert_eq!((twice.chats, twice.tokens), (0, 0));
+}
+
+fn names(stage: &Stage) -> Vec<String> {
+    let names = stage.kubectl(&["get", "bc", "-o", "jsonpath={.items[*].metadata.name}"]);
+    names.split_whitespace().map(str::to_owned).collect()
+}

@@ -1,0 +1,18 @@
+//! Tests of the whole product: the real binary, a real API server, a simulated gateway.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod chart;
+mod crashes;
+mod drift;
+mod examples;
+mod gateway_answers;
+mod kubectl;
+mod receipts;
+mod restarts;
+mod sending;
+mod sizes;
+mod stopping;
+mod user_actions;

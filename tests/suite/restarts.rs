@@ -1,0 +1,192 @@
+//! A restart goes to the chats that failed or were never reached, and to nobody else.
+
+use std::collections::HashSet;
+
+use broadcast_operator::api::Broadcast;
+use broadcast_operator::domain::outcome::Outcome;
+use broadcast_operator::simulator::SendQuery;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::common::books;
+use crate::common::stage::{CHANNEL, Stage, broadcast, chat_id, condition, counts, restart};
+use crate::common::wait::until;
+
+/// Stops a Broadcast of 300 half-way; three of its chats fail.
+async fn stopped_half_way(stage: &Stage) -> Broadcast {
+    let limits = json!({"limits": {"messagesPerSecond": 300}});
+    stage.apply(&stage.channel(CHANNEL, json!({}), limits));
+    let failing: Vec<String> = (0..3).map(chat_id).collect();
+    let refusal =
+        json!({"refuse": {"status": 400, "code": "no_such_number", "message": "not on the network"}});
+    stage.set_faults(json!([{"when": {"chats": failing}, "do": refusal}]));
+    stage.apply(&broadcast("sale", 300, json!({})));
+    stage.accepted("sale", 60).await;
+    stage.pause("sale", true).await;
+    stage.wait_state("sale", "Stopped").await
+}
+
+/// Nobody of a chain of restarts got more than one message.
+fn check_chain(stage: &Stage, names: &[&str]) {
+    let mut reached = HashSet::new();
+    for name in names {
+        for (chat, times) in books::accepted(stage, name) {
+            assert!(
+                times == 1 && reached.insert(chat.clone()),
+                "{chat} got more than one message, the last of {name}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_with_a_corrected_text_goes_to_the_failed_and_the_unreached_only() {
+    let stage = Stage::bare().await;
+    let source = stopped_half_way(&stage).await;
+    let reached = counts(&source).sent;
+    stage.set_faults(json!([]));
+    stage.apply(&restart("corrected", "sale", json!({"message": {"text": "Sorry {{ name }}: at ten."}})));
+    let child = stage.complete("corrected").await;
+    let rest = 300 - usize::try_from(reached).expect("positive");
+    books::check_complete(&stage, &child, rest).await;
+    assert_eq!(usize::try_from(counts(&child).sent), Ok(rest));
+    check_chain(&stage, &["sale", "corrected"]);
+    let texts = stage.gateway.ledger().sends(&SendQuery {
+        broadcast: Some(format!("{}/corrected", stage.namespace)),
+        ..SendQuery::default()
+    });
+    assert!(texts.iter().all(|send| send.text.starts_with("Sorry Guest ")));
+
+    let source = stage.wait_state("sale", "Restarted").await;
+    let status = source.status.clone().expect("status");
+    assert_eq!(status.restarted_by.map(|by| by.name).as_deref(), Some("corrected"));
+    assert_eq!(books::sum(&source), 300);
+    assert_eq!(counts(&source).cancelled + counts(&source).sent + counts(&source).failed, 300);
+    assert_eq!(counts(&source).pending, 0);
+    let lineage = child.status.clone().and_then(|status| status.lineage).expect("lineage");
+    assert_eq!((lineage.root.as_str(), lineage.depth, lineage.total, lineage.reached), ("sale", 1, 300, 300));
+    assert_eq!(
+        child.status.and_then(|status| status.restarted_from).map(|from| from.name).as_deref(),
+        Some("sale")
+    );
+
+    // The source is closed for ever.
+    stage.pause("sale", false).await;
+    stage.apply(&broadcast("other", 20, json!({})));
+    stage.complete("other").await;
+    check_chain(&stage, &["sale", "corrected"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_annotation_makes_one_child_however_often_it_is_set() {
+    let stage = Stage::bare().await;
+    stopped_half_way(&stage).await;
+    stage.set_faults(json!([]));
+    for token in ["1", "2", "3"] {
+        stage
+            .patch("sale", json!({"metadata": {"annotations": {"broadcast-operator.dev/restart": token}}}))
+            .await;
+    }
+    let child = stage.complete("sale-r1").await;
+    check_chain(&stage, &["sale", "sale-r1"]);
+    assert_eq!(child.owner_references().len(), 0, "deleting the old log does not end the new send");
+    assert_eq!(child.labels().get("broadcast-operator.dev/restarted-from").map(String::as_str), Some("sale"));
+    stage.wait_state("sale", "Restarted").await;
+    let all = stage.api::<Broadcast>().list(&kube::api::ListParams::default()).await.expect("list");
+    assert_eq!(all.items.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_restarts_reaches_everybody_once() {
+    let stage = Stage::bare().await;
+    stopped_half_way(&stage).await;
+    stage.apply(&restart("second", "sale", json!({})));
+    // The three still fail: they go on to the third.
+    let second = stage.complete("second").await;
+    assert_eq!(counts(&second).failed, 3);
+    stage.set_faults(json!([]));
+    stage.apply(&restart("third", "second", json!({})));
+    let third = stage.complete("third").await;
+    books::check_complete(&stage, &third, 3).await;
+    check_chain(&stage, &["sale", "second", "third"]);
+    let lineage = third.status.and_then(|status| status.lineage).expect("lineage");
+    assert_eq!((lineage.root.as_str(), lineage.depth, lineage.total, lineage.reached), ("sale", 2, 300, 300));
+    let everybody: HashSet<String> = ["sale", "second", "third"]
+        .iter()
+        .flat_map(|name| books::accepted(&stage, name).into_keys())
+        .collect();
+    assert_eq!(everybody.len(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_waits_while_its_source_sends() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
+    stage.apply(&broadcast("sale", 400, json!({})));
+    stage.accepted("sale", 10).await;
+    stage.apply(&restart("again", "sale", json!({})));
+    let waiting = stage.wait_state("again", "WaitingForSource").await;
+    let message = condition(&waiting, "Ready").expect("Ready").message;
+    assert!(message.contains("kubectl patch bc sale"), "{message}");
+    assert_eq!(stage.pages("again").await.len(), 0);
+    stage.pause("sale", true).await;
+    let child = stage.complete("again").await;
+    assert!(counts(&child).sent > 0);
+    check_chain(&stage, &["sale", "again"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_with_nothing_to_send_again_is_complete_at_once_and_says_so() {
+    let stage = Stage::new().await;
+    stage.apply(&broadcast("sale", 5, json!({})));
+    stage.complete("sale").await;
+    stage.apply(&restart("again", "sale", json!({})));
+    let child = stage.complete("again").await;
+    assert_eq!(child.status.as_ref().and_then(|status| status.total), Some(0));
+    let message = condition(&child, "Complete").expect("Complete").message;
+    assert!(message.contains("nothing to send"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_cannot_be_says_why_and_sends_nothing() {
+    let stage = Stage::new().await;
+    stage.apply(&broadcast("sale", 5, json!({})));
+    let uid = stage.complete("sale").await.uid().expect("uid");
+    stage.apply(&restart("missing", "nowhere", json!({})));
+    stage.wait_state("missing", "SourceNotFound").await;
+    let other = json!({"restartFrom": {"uid": "00000000-0000-0000-0000-000000000000"}});
+    stage.apply(&restart("other-uid", "sale", other));
+    stage.wait_state("other-uid", "SourceHasAnotherUid").await;
+    stage.apply(&restart("first", "sale", json!({"restartFrom": {"uid": uid}})));
+    stage.complete("first").await;
+    stage.apply(&restart("second", "sale", json!({})));
+    let refused = stage.wait_state("second", "AlreadyRestarted").await;
+    let message = condition(&refused, "Stalled").expect("Stalled").message;
+    assert!(message.contains("first"), "{message}");
+    let itself = stage.try_apply(&restart("itself", "itself", json!({}))).expect_err("refused");
+    assert!(itself.contains("cannot restart itself"), "{itself}");
+    let both = restart("both", "sale", json!({"recipients": {"csv": "15550100001"}}));
+    let both = stage.try_apply(&both).expect_err("refused");
+    assert!(both.contains("takes its recipients from the source"), "{both}");
+    assert_eq!(stage.gateway.ledger().summary().requests.requests, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_the_source_afterwards_does_not_touch_the_child() {
+    let stage = Stage::bare().await;
+    stopped_half_way(&stage).await;
+    stage.apply(&restart("again", "sale", json!({})));
+    stage.accepted("again", 10).await;
+    stage.api::<Broadcast>().delete("sale", &DeleteParams::background()).await.expect("delete");
+    until("the source is gone", async || match stage.api::<Broadcast>().get_opt("sale").await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let child = stage.complete("again").await;
+    books::check(&stage, "again").await;
+    let rows = books::rows(&stage, "again").await;
+    assert!(rows.iter().all(|(_, row)| matches!(row.outcome, Outcome::Sent | Outcome::Failed)));
+    assert_eq!(books::sum(&child), i32::try_from(rows.len()).expect("few"));
+}
