@@ -26,12 +26,14 @@ use crate::cli::RunArgs;
 use crate::cluster::{ApiError, within};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::observed::Observed;
+use crate::observed::{Observed, WATCH_SECONDS};
 use crate::shutdown::DRAIN_DEADLINE;
 use crate::{clock, dispatcher, planner, receipts, shutdown};
 
 /// Between two looks for the CRDs.
 const CRD_POLL: Duration = Duration::from_secs(2);
+/// Between two looks at the state of the watches.
+const SIGHT_POLL: Duration = Duration::from_secs(2);
 /// Longest time for the parts that only have to let go, after everything in flight is recorded.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -141,6 +143,8 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let sending = dispatcher::run(Arc::new(sending), stop.clone());
     let mut dispatcher = Part::new("dispatcher", async move { sending.await.map_err(RunError::Dispatcher) });
     let mut planner = Part::task("planner", planner::run(Arc::new(planning), triggers, close.clone()));
+    let mut sight =
+        Part::task("look at the watches", show_sight(observed.clone(), readiness.clone(), close.clone()));
     let receipts = receipts::serve(receipts, client, ledger, observed, metrics, close.clone());
     let mut receipts = Part::server("receipts server", receipts);
 
@@ -150,6 +154,7 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
         ended = planner.ended() => return Err(ended),
         ended = receipts.ended() => return Err(ended),
         ended = watches.ended() => return Err(ended),
+        ended = sight.ended() => return Err(ended),
         ended = admin.ended() => return Err(ended),
     }
     readiness.close("running", "the process is ending");
@@ -160,7 +165,7 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     tracing::info!("stopped: everything that was in flight is recorded");
     close.cancel();
     // Nothing of what is left can lose anything: receipts that are not answered come again.
-    for part in [planner, receipts, watches, admin] {
+    for part in [planner, receipts, watches, sight, admin] {
         let _ = tokio::time::timeout(CLOSE_DEADLINE, part.finished()).await;
     }
     Ok(())
@@ -203,6 +208,20 @@ impl Part {
     }
 }
 
+/// Closes the gate of the watches while one of them fails.
+async fn show_sight(observed: Observed, readiness: Readiness, ended: CancellationToken) {
+    while !ended.is_cancelled() {
+        match observed.blind() {
+            None => readiness.open("watches"),
+            Some(reason) => readiness.close("watches", reason),
+        }
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = clock::wait(SIGHT_POLL) => {}
+        }
+    }
+}
+
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
 }
@@ -215,6 +234,8 @@ fn local(listener: &TcpListener) -> String {
 async fn connect(metrics: &Metrics) -> Result<Client, RunError> {
     let mut config = Config::infer().await.map_err(RunError::Config)?;
     config.default_retry = false;
+    // A quiet watch is ended by the API server and begun anew; a connection that stays silent longer than that is dead.
+    config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 15));
     let builder = ClientBuilder::try_from(config).map_err(RunError::Client)?;
     Ok(builder.with_layer(&CountRequests(metrics.clone())).build())
 }

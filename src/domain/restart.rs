@@ -90,18 +90,29 @@ fn is_included(row: &Row, include: &[Include]) -> bool {
     }
 }
 
-/// The place of a restart in its chain.
+/// The place of a restart in its chain. `accepted` chats of the source have the message: its pages say so, while its status
+/// may be a second behind.
 #[must_use]
-pub fn lineage(source: &Broadcast) -> Lineage {
+pub fn lineage(source: &Broadcast, accepted: i32) -> Lineage {
     let status = source.status.as_ref();
+    let total = status.and_then(|status| status.total).unwrap_or_default();
     let known = status.and_then(|status| status.lineage.clone());
     let known = known.unwrap_or_else(|| Lineage {
         root: source.metadata.name.clone().unwrap_or_default(),
         depth: 0,
-        total: status.and_then(|status| status.total).unwrap_or_default(),
+        total,
         reached: 0,
     });
-    Lineage { depth: known.depth + 1, ..known }
+    let counts = status.and_then(|status| status.counts).unwrap_or_default();
+    let counted = counts.sent + counts.delivered + counts.read;
+    Lineage { depth: known.depth + 1, reached: known.reached - counted + accepted, ..known }
+}
+
+/// How many chats of pages have the message.
+#[must_use]
+pub fn accepted<'a>(pages: impl Iterator<Item = &'a Page>) -> i32 {
+    let counts = pages.map(Page::counts);
+    counts.map(|counts| counts.sent + counts.delivered + counts.read).sum()
 }
 
 /// Name of the child that a restart by annotation makes: always the same for the same source.
@@ -193,6 +204,19 @@ mod tests {
         assert_eq!(child_name(&source, &lineage("sale")), "sale-r2");
         let long = child_name(&source, &lineage(&"a".repeat(57)));
         assert!(long.len() <= MAX_BROADCAST_NAME && long.ends_with("-0b3f9a3e-r2"), "{long}");
+    }
+
+    #[test]
+    fn a_chain_counts_everybody_that_the_pages_say_was_reached() {
+        let mut source = source(true, 0);
+        let status = source.status.as_mut().expect("status");
+        status.counts = Some(Counts { sent: 10, ..Counts::default() });
+        status.lineage = Some(Lineage { root: "first".into(), depth: 1, total: 300, reached: 110 });
+        // Its status is behind: its pages have 40, not 10.
+        assert_eq!(
+            lineage(&source, 40),
+            Lineage { root: "first".into(), depth: 2, total: 300, reached: 140 }
+        );
     }
 
     proptest! {

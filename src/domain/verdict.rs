@@ -3,7 +3,7 @@
 //! The conditions follow kstatus: Reconciling while something goes on by itself, Stalled when it needs a person, and
 //! never Ready=False while stopped on purpose.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::Conditions;
@@ -16,6 +16,9 @@ use crate::api::{
 /// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
 const MAX_SHOWN: usize = 50;
 
+/// Longest time for written pages to come into view of another replica.
+const PAGES_ARRIVE_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+
 /// Everything that a status is made from.
 #[derive(Debug)]
 pub struct Observation<'a> {
@@ -27,6 +30,8 @@ pub struct Observation<'a> {
     pub pages: &'a [std::sync::Arc<PageSummary>],
     /// How far it is.
     pub stage: &'a Stage,
+    /// Why the restart that its annotation asks for cannot be made.
+    pub restart_refused: Option<&'a str>,
     /// Now.
     pub now: Timestamp,
 }
@@ -69,7 +74,7 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
     } else {
         status.completion_time = None;
     }
-    status.conditions = conditions_of(broadcast, &state, observation.now);
+    status.conditions = conditions_of(observation, &state);
     status
 }
 
@@ -160,10 +165,12 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
     let broadcast = observation.broadcast;
     let counts = status.counts.unwrap_or_default();
     if !has_all_pages(status, observation.pages) {
-        return State::Progress("Planning".into(), "waiting until all pages of the log are in view".into());
+        return missing_pages(status, observation);
     }
     let in_flight = counts.sending > 0 || observation.pages.iter().any(|page| page.claim.is_some());
-    let open = counts.pending > 0 || in_flight || resendable(observation) > 0;
+    // What was complete stays so: nothing that is switched on later sends its Unknown chats again.
+    let resendable = if status.completion_time.is_some() { 0 } else { resendable(observation) };
+    let open = counts.pending > 0 || in_flight || resendable > 0;
     if let Some(by) = &status.restarted_by {
         let message = format!("restarted by {}: it has the chats that were not reached", by.name);
         return if open {
@@ -186,6 +193,23 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
         };
     }
     channel_state(observation)
+}
+
+/// A page of the log that is not in view may be on its way; later it is lost, and so is what it says about its chats.
+fn missing_pages(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
+    let sealed = status.start_time.as_ref().map_or(observation.now, |start| start.0);
+    if observation.now.duration_since(sealed) < PAGES_ARRIVE_WITHIN {
+        return State::Progress("Planning".into(), "waiting until all batches of the log are in view".into());
+    }
+    let wanted = status.batches.map_or(0, |batches| batches.total);
+    State::Stalled(
+        "BatchesMissing".into(),
+        format!(
+            "{} of {wanted} batches are there and readable: nothing more is sent, because who has the message is not known. \
+             Restore the batches from a backup, or delete this Broadcast",
+            observation.pages.len()
+        ),
+    )
 }
 
 /// Unknown chats that are going to be sent to again.
@@ -248,6 +272,7 @@ fn summary(total: i32, counts: &Counts) -> String {
         (counts.failed, "failed"),
         (counts.unknown, "may or may not have it (a restart can include Unknown)"),
         (counts.skipped, "skipped as invalid or repeated"),
+        (counts.cancelled, "left over by a restart that was deleted: restart them again"),
     ] {
         if number > 0 {
             text += &format!(", {number} {what}");
@@ -256,7 +281,8 @@ fn summary(total: i32, counts: &Counts) -> String {
     text
 }
 
-fn conditions_of(broadcast: &Broadcast, state: &State, now: Timestamp) -> Vec<Condition> {
+fn conditions_of(observation: &Observation<'_>, state: &State) -> Vec<Condition> {
+    let Observation { broadcast, restart_refused, now, .. } = *observation;
     let generation = broadcast.metadata.generation.unwrap_or_default();
     let previous = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let (ready, complete, suspended) = match state {
@@ -277,6 +303,12 @@ fn conditions_of(broadcast: &Broadcast, state: &State, now: Timestamp) -> Vec<Co
         .with("Suspended", suspended, reason, message)
         .with_if("Reconciling", matches!(state, State::Progress(..)), reason, message)
         .with_if("Stalled", matches!(state, State::Stalled(..)), reason, message)
+        .with_if(
+            "RestartRefused",
+            restart_refused.is_some(),
+            "NameTaken",
+            restart_refused.unwrap_or_default(),
+        )
         .build()
 }
 

@@ -68,7 +68,14 @@ fn judge(
     channel: Option<&BroadcastChannel>,
     page: Arc<PageSummary>,
 ) -> BroadcastStatus {
-    status_of(&Observation { broadcast, channel, pages: &[page], stage: &Stage::Sealed, now: now() })
+    status_of(&Observation {
+        broadcast,
+        channel,
+        pages: &[page],
+        stage: &Stage::Sealed,
+        restart_refused: None,
+        now: now(),
+    })
 }
 
 use OutcomeName::{Delivered, Failed, Pending, Read, Sent, Skipped, Unknown};
@@ -174,6 +181,7 @@ fn a_problem_stalls_and_a_wait_reconciles() {
             channel: None,
             pages: &[],
             stage,
+            restart_refused: None,
             now: now(),
         }))
     };
@@ -196,6 +204,7 @@ fn transition_times_move_only_with_the_status() {
         channel: Some(&channel()),
         pages: &pages,
         stage: &Stage::Sealed,
+        restart_refused: None,
         now: later,
     });
     let time = |status: &BroadcastStatus, type_| {
@@ -214,8 +223,54 @@ fn an_audience_without_pages_is_complete_at_once_and_says_so() {
         channel: None,
         pages: &[],
         stage: &Stage::Sealed,
+        restart_refused: None,
         now: now(),
     });
     assert_eq!(conditions(&status)[1], "Complete=True/Succeeded");
     assert!(status.conditions[1].message.starts_with("nothing to send"));
+}
+
+#[test]
+fn what_is_complete_stays_complete_whatever_is_switched_on_later() {
+    let mut broadcast = sealed(1);
+    let unknown = page(&[Unknown], 0..0);
+    let done = judge(&broadcast, Some(&channel()), unknown.clone());
+    assert_eq!(conditions(&done)[0], "Ready=True/Succeeded");
+    broadcast.status = Some(done);
+    broadcast.spec.on_unknown = OnUnknown::Resend;
+    let mut idempotent = channel();
+    if let Some(http) = &mut idempotent.spec.http {
+        http.idempotent = true;
+    }
+    let later = judge(&broadcast, Some(&idempotent), unknown);
+    assert_eq!(conditions(&later)[0], "Ready=True/Succeeded");
+    assert!(later.completion_time.is_some());
+}
+
+#[test]
+fn a_lost_page_stalls_once_it_cannot_be_on_its_way_any_more() {
+    let mut broadcast = sealed(2);
+    broadcast.status.as_mut().expect("status").batches = Some(BatchProgress { total: 2, done: 0 });
+    for (age, wanted) in [(5, "Ready=False/Planning"), (60, "Ready=False/BatchesMissing")] {
+        let start = now() - SignedDuration::from_secs(age);
+        broadcast.status.as_mut().expect("status").start_time = Some(Time(start));
+        assert_eq!(conditions(&judge(&broadcast, Some(&channel()), page(&[Sent], 0..0)))[0], wanted);
+    }
+}
+
+#[test]
+fn a_refused_restart_is_a_condition_of_its_own() {
+    let broadcast = sealed(1);
+    let pages = [page(&[Sent], 0..0)];
+    let status = status_of(&Observation {
+        broadcast: &broadcast,
+        channel: Some(&channel()),
+        pages: &pages,
+        stage: &Stage::Sealed,
+        restart_refused: Some("taken"),
+        now: now(),
+    });
+    let conditions = conditions(&status);
+    assert_eq!(conditions[0], "Ready=True/Succeeded");
+    assert_eq!(conditions.last().map(String::as_str), Some("RestartRefused=True/NameTaken"));
 }

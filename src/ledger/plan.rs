@@ -14,6 +14,9 @@ use crate::cluster::{ApiError, within};
 use crate::domain::ids::{BroadcastUid, ObjectKey, page_name};
 use crate::domain::page::Page;
 
+/// Pages that are asked for at once: 5 MB at most, so that an answer stays well below the bound on a call.
+const PAGES_PER_LIST: u32 = 100;
+
 /// A page that is closed for ever. Only the ledger makes one, after the closing was stored.
 #[derive(Clone, Debug)]
 pub struct SealedPage(Page);
@@ -76,11 +79,18 @@ impl Ledger {
 
     /// All pages under the name of a Broadcast, of whatever UID, read from the API server.
     pub async fn stored_pages(&self, broadcast: &ObjectKey) -> Result<Vec<BroadcastBatch>, LedgerError> {
-        let params = ListParams::default().labels(&format!("{BROADCAST_LABEL}={}", broadcast.name));
-        let list = within(self.api(&broadcast.namespace).list(&params))
-            .await
-            .map_err(|source| LedgerError::Api { page: broadcast.clone(), source })?;
-        Ok(list.items)
+        let mut params = ListParams::default().limit(PAGES_PER_LIST);
+        params = params.labels(&format!("{BROADCAST_LABEL}={}", broadcast.name));
+        let mut pages = Vec::new();
+        loop {
+            let list = within(self.api(&broadcast.namespace).list(&params)).await;
+            let list = list.map_err(|source| LedgerError::Api { page: broadcast.clone(), source })?;
+            pages.extend(list.items);
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(pages),
+            }
+        }
     }
 
     /// Deletes a page of a plan that was never sealed, if it is still as it was read.

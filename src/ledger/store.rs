@@ -10,7 +10,7 @@ use super::slot::{Slot, Stored, Waiting};
 use super::{Ledger, LedgerError, Merged};
 use crate::api::BroadcastBatch;
 use crate::clock;
-use crate::cluster::within;
+use crate::cluster::{ApiError, within};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::page::Page;
 
@@ -47,6 +47,8 @@ impl Ledger {
                     return Ok(value);
                 }
                 Err(Failure::Final(error)) => {
+                    // Whoever asks again asks about the page as it is then.
+                    *stored = None;
                     Self::put_back_or_refuse(key, slot, waiting, &error);
                     return Err(error);
                 }
@@ -109,20 +111,19 @@ impl Ledger {
         Ok((value, merged))
     }
 
-    /// The page as last stored by this process, or read now.
+    /// The page as last stored by this process, unless somebody else has stored or deleted it since, as far as the watch
+    /// knows; else as it is now.
     pub(super) async fn load<'a>(
         &self,
         key: &ObjectKey,
         stored: &'a mut Option<Stored>,
     ) -> Result<&'a Stored, LedgerError> {
+        if stored.as_ref().is_some_and(|stored| !self.observed.is_latest(&stored.batch)) {
+            *stored = None;
+        }
         if stored.is_none() {
-            let batch = within(self.api(&key.namespace).get(&key.name)).await.map_err(|source| {
-                if source.is_not_found() {
-                    LedgerError::Gone { page: key.clone() }
-                } else {
-                    LedgerError::Api { page: key.clone(), source }
-                }
-            })?;
+            let read = within(self.api(&key.namespace).get(&key.name)).await;
+            let batch = read.map_err(|source| self.api_error(key, source))?;
             *stored = Some(parse(key, batch)?);
         }
         Ok(stored.as_ref().expect("should hold the page that was just read"))
@@ -130,16 +131,18 @@ impl Ledger {
 
     pub(super) async fn put(&self, key: &ObjectKey, next: &BroadcastBatch) -> Result<Stored, LedgerError> {
         let api = self.api(&key.namespace);
-        let written =
-            within(api.replace_status(&key.name, &PostParams::default(), next)).await.map_err(|source| {
-                if source.is_not_found() {
-                    LedgerError::Gone { page: key.clone() }
-                } else {
-                    LedgerError::Api { page: key.clone(), source }
-                }
-            })?;
+        let written = within(api.replace_status(&key.name, &PostParams::default(), next)).await;
+        let written = written.map_err(|source| self.api_error(key, source))?;
         self.observed.note(&written);
         parse(key, written)
+    }
+
+    fn api_error(&self, key: &ObjectKey, source: ApiError) -> LedgerError {
+        if source.is_not_found() {
+            self.observed.forget_gone(key);
+            return LedgerError::Gone { page: key.clone() };
+        }
+        LedgerError::Api { page: key.clone(), source }
     }
 
     /// A refused change says nothing about the evidence that came along: it waits for the next turn, which its own

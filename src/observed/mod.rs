@@ -3,9 +3,12 @@
 //! In: watch events. Out: snapshots, and signals that something changed. A cache may be stale; nothing here decides a
 //! send: that is what the resourceVersion-checked claim of the ledger is for.
 
+mod health;
 mod message_ids;
 mod pages;
 mod watch;
+
+pub use watch::WATCH_SECONDS;
 
 use std::sync::Arc;
 
@@ -16,14 +19,12 @@ use tokio::sync::{mpsc, watch as signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Broadcast, BroadcastBatch, BroadcastChannel};
-use crate::domain::ids::ObjectKey;
+use crate::clock;
+use crate::domain::ids::{BroadcastUid, ObjectKey};
 
+use health::WatchHealth;
 pub use pages::PageIndex;
 use watch::{Change, Scope};
-
-/// Changes waiting for the planner. Bounded, so that a slow planner slows the watch and not the memory: it holds one
-/// key per event, and the planner takes keys much faster than the API server makes events.
-const TRIGGER_CAPACITY: usize = 4096;
 
 /// Caches, cheap to clone.
 #[derive(Clone)]
@@ -34,11 +35,14 @@ pub struct Observed {
     pub channels: Store<BroadcastChannel>,
     /// Summaries of all pages.
     pub pages: Arc<PageIndex>,
+    health: Arc<WatchHealth>,
     changed: signal::Receiver<u64>,
 }
 
-/// Broadcasts to look at: they were changed themselves, or their pages, channel, source or restart were.
-pub type Triggers = mpsc::Receiver<ObjectRef<Broadcast>>;
+/// Broadcasts to look at: they were changed themselves, or their pages, channel, source or restart were. Not bounded: until
+/// the planner starts it holds one key per Broadcast, and afterwards the planner takes keys, each once however often it
+/// comes, faster than the API server makes events.
+pub type Triggers = mpsc::UnboundedReceiver<ObjectRef<Broadcast>>;
 
 /// Feeds the caches until it is cancelled.
 pub struct Watches {
@@ -47,7 +51,8 @@ pub struct Watches {
     broadcasts: Sink<Broadcast>,
     channels: Sink<BroadcastChannel>,
     pages: Arc<PageIndex>,
-    triggers: mpsc::Sender<ObjectRef<Broadcast>>,
+    health: Arc<WatchHealth>,
+    triggers: mpsc::UnboundedSender<ObjectRef<Broadcast>>,
     changed: signal::Sender<u64>,
 }
 
@@ -66,12 +71,14 @@ impl Observed {
         let (broadcasts, broadcast_writer) = reflector::store();
         let (channels, channel_writer) = reflector::store();
         let pages = Arc::new(PageIndex::default());
+        let health = Arc::new(WatchHealth::default());
         let (changed_sender, changed) = signal::channel(0);
-        let (trigger_sender, triggers) = mpsc::channel(TRIGGER_CAPACITY);
+        let (trigger_sender, triggers) = mpsc::unbounded_channel();
         let observed = Self {
             broadcasts: broadcasts.clone(),
             channels: channels.clone(),
             pages: pages.clone(),
+            health: health.clone(),
             changed,
         };
         let watches = Watches {
@@ -80,6 +87,7 @@ impl Observed {
             broadcasts: Sink { writer: broadcast_writer, store: broadcasts },
             channels: Sink { writer: channel_writer, store: channels },
             pages,
+            health,
             triggers: trigger_sender,
             changed: changed_sender,
         };
@@ -100,6 +108,21 @@ impl Observed {
         self.pages.synced().await;
     }
 
+    /// Why the caches cannot be trusted, if a watch has been failing for a while: a stop might not be seen.
+    #[must_use]
+    pub fn blind(&self) -> Option<String> {
+        self.health.failing(clock::monotonic())
+    }
+
+    /// Whether all pages of a sealed Broadcast are in view. One that lost a page must not send the rest.
+    #[must_use]
+    pub fn has_all_pages(&self, broadcast: &Broadcast) -> bool {
+        let batches = broadcast.status.as_ref().and_then(|status| status.batches);
+        let uid = BroadcastUid::new(broadcast.uid().unwrap_or_default());
+        let seen = self.pages.number(&broadcast.namespace().unwrap_or_default(), &uid);
+        batches.is_some_and(|batches| usize::try_from(batches.total) == Ok(seen))
+    }
+
     /// The Broadcast of this name, as last seen.
     #[must_use]
     pub fn broadcast(&self, key: &ObjectKey) -> Option<Arc<Broadcast>> {
@@ -114,21 +137,17 @@ impl Observed {
 }
 
 impl Watches {
-    /// Watches until `ended`. Errors of a watch are retried with backoff for ever: readiness shows them.
+    /// Watches until `ended`, or until a feed dies: it returns then, because a cache that nobody feeds must not be sent from.
+    /// Errors of a watch are retried with backoff for ever; see [`Observed::blind`].
     pub async fn run(self, ended: CancellationToken) {
-        let Self { client, namespaces, broadcasts, channels, pages, triggers, changed } = self;
+        let Self { client, namespaces, broadcasts, channels, pages, health, triggers, changed } = self;
         let scopes = Scope::all(&namespaces);
         let store = broadcasts.store.clone();
-        let feeds = async {
-            tokio::join!(
-                feed_broadcasts(watch::changes(&client, &scopes), broadcasts, &triggers, &changed),
-                feed_channels(watch::changes(&client, &scopes), channels, &store, &triggers, &changed),
-                feed_pages(watch::changes(&client, &scopes), &pages, &triggers, &changed),
-            )
-        };
         tokio::select! {
             () = ended.cancelled() => {}
-            _ = feeds => {}
+            () = feed_broadcasts(watch::changes(&client, &scopes, &health), broadcasts, &triggers, &changed) => {}
+            () = feed_channels(watch::changes(&client, &scopes, &health), channels, &store, &triggers, &changed) => {}
+            () = feed_pages(watch::changes(&client, &scopes, &health), &pages, &triggers, &changed) => {}
         }
     }
 }
@@ -136,18 +155,21 @@ impl Watches {
 async fn feed_broadcasts(
     mut changes: mpsc::Receiver<Change<Broadcast>>,
     mut sink: Sink<Broadcast>,
-    triggers: &mpsc::Sender<ObjectRef<Broadcast>>,
+    triggers: &mpsc::UnboundedSender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
+    let mut is_synced = false;
     sink.writer.apply_watcher_event(&Event::Init);
     while let Some(change) = changes.recv().await {
+        is_synced |= matches!(change, Change::Synced);
         sink.store_change(&change);
         changed.send_modify(bump);
         if let Change::Applied(broadcast) | Change::Deleted(broadcast) = change {
-            for relative in relatives(&broadcast, &sink.store) {
-                let _ = triggers.send(relative).await;
+            // Before everything is known, each Broadcast comes by itself anyway.
+            let relatives = if is_synced { relatives(&broadcast, &sink.store) } else { Vec::new() };
+            for changed in relatives.into_iter().chain([ObjectRef::from_obj(broadcast.as_ref())]) {
+                let _ = triggers.send(changed);
             }
-            let _ = triggers.send(ObjectRef::from_obj(broadcast.as_ref())).await;
         }
     }
 }
@@ -156,19 +178,23 @@ async fn feed_channels(
     mut changes: mpsc::Receiver<Change<BroadcastChannel>>,
     mut sink: Sink<BroadcastChannel>,
     broadcasts: &Store<Broadcast>,
-    triggers: &mpsc::Sender<ObjectRef<Broadcast>>,
+    triggers: &mpsc::UnboundedSender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
+    let mut is_synced = false;
     sink.writer.apply_watcher_event(&Event::Init);
     while let Some(change) = changes.recv().await {
+        is_synced |= matches!(change, Change::Synced);
         sink.store_change(&change);
         changed.send_modify(bump);
-        if let Change::Applied(channel) | Change::Deleted(channel) = change {
+        if let Change::Applied(channel) | Change::Deleted(channel) = change
+            && is_synced
+        {
             for broadcast in broadcasts.state() {
                 if broadcast.namespace() == channel.namespace()
                     && uses_channel(&broadcast, &channel.name_any())
                 {
-                    let _ = triggers.send(ObjectRef::from_obj(broadcast.as_ref())).await;
+                    let _ = triggers.send(ObjectRef::from_obj(broadcast.as_ref()));
                 }
             }
         }
@@ -178,20 +204,23 @@ async fn feed_channels(
 async fn feed_pages(
     mut changes: mpsc::Receiver<Change<BroadcastBatch>>,
     pages: &PageIndex,
-    triggers: &mpsc::Sender<ObjectRef<Broadcast>>,
+    triggers: &mpsc::UnboundedSender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
+    let mut is_synced = false;
     while let Some(change) = changes.recv().await {
-        match change {
-            Change::Applied(batch) => {
-                pages.note(&batch);
-                let _ = triggers.send(owner_of(&batch)).await;
+        match &change {
+            Change::Applied(batch) => pages.note(batch),
+            Change::Deleted(batch) => pages.forget(batch),
+            Change::Synced => {
+                is_synced = true;
+                pages.mark_synced();
             }
-            Change::Deleted(batch) => {
-                pages.forget(&batch);
-                let _ = triggers.send(owner_of(&batch)).await;
-            }
-            Change::Synced => pages.mark_synced(),
+        }
+        if let Change::Applied(batch) | Change::Deleted(batch) = &change
+            && is_synced
+        {
+            let _ = triggers.send(owner_of(batch));
         }
         changed.send_modify(bump);
     }
@@ -209,7 +238,13 @@ where
             Change::Deleted(object) => {
                 self.writer.apply_watcher_event(&Event::Delete(object.as_ref().clone()));
             }
-            Change::Synced => self.writer.apply_watcher_event(&Event::InitDone),
+            Change::Synced => {
+                // InitDone puts what came as InitApply in the place of everything else.
+                for object in self.store.state() {
+                    self.writer.apply_watcher_event(&Event::InitApply(object.as_ref().clone()));
+                }
+                self.writer.apply_watcher_event(&Event::InitDone);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Summaries of all pages: what the planner counts and the dispatcher looks for, without the rows themselves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
@@ -13,6 +13,9 @@ use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::page::Page;
 use crate::domain::summary::{PageSummary, Place};
 
+/// Deletions that are remembered: the answer to a write takes milliseconds, in which far fewer pages are deleted.
+const REMEMBERED_DELETIONS: usize = 512;
+
 /// Pages of one Broadcast, by index.
 type Pages = BTreeMap<usize, Arc<PageSummary>>;
 
@@ -22,6 +25,8 @@ pub struct PageIndex {
     pages: Mutex<HashMap<(String, BroadcastUid), Pages>>,
     /// Message ids of all pages.
     pub message_ids: MessageIds,
+    /// Versions in which pages were deleted: a write that was stored just before may be heard of just after.
+    deleted: Mutex<VecDeque<(ObjectKey, u64)>>,
     synced: signal::Sender<bool>,
 }
 
@@ -30,6 +35,7 @@ impl Default for PageIndex {
         Self {
             pages: Mutex::default(),
             message_ids: MessageIds::default(),
+            deleted: Mutex::default(),
             synced: signal::Sender::new(false),
         }
     }
@@ -64,9 +70,12 @@ impl PageIndex {
         {
             return;
         }
+        let key = ObjectKey::new(owner.0.clone(), batch.name_any());
+        if self.was_deleted(&key, version) {
+            return;
+        }
         match Page::parse(batch) {
             Ok(page) => {
-                let key = ObjectKey::new(owner.0.clone(), batch.name_any());
                 let ids = page.rows().iter().map(|row| row.message_id.as_str()).enumerate();
                 self.message_ids.note(&owner.1, index, ids);
                 self.insert(owner, PageSummary::of(Place { key, index, resource_version: version }, &page));
@@ -77,14 +86,55 @@ impl PageIndex {
         }
     }
 
+    /// Whether nobody has stored or deleted a page after this version of it, as far as is known.
+    #[must_use]
+    pub fn is_latest(&self, batch: &BroadcastBatch) -> bool {
+        let (owner, index) = place_of(batch);
+        let known = self.page(&owner.0, &owner.1, index);
+        known.is_some_and(|known| known.resource_version <= version_of(batch))
+    }
+
+    /// How many pages of a Broadcast there are.
+    #[must_use]
+    pub fn number(&self, namespace: &str, uid: &BroadcastUid) -> usize {
+        self.lock().get(&(namespace.to_owned(), uid.clone())).map_or(0, BTreeMap::len)
+    }
+
+    /// Drops a page that the API server no longer has.
+    pub fn forget_gone(&self, key: &ObjectKey) {
+        let found = self.lock().iter().find_map(|(owner, pages)| {
+            let index = pages.iter().find(|(_, page)| page.key == *key).map(|(index, _)| *index);
+            index.map(|index| (owner.clone(), index))
+        });
+        if let Some((owner, index)) = found {
+            self.remove(&owner, index);
+        }
+    }
+
     /// Drops a deleted page.
     pub fn forget(&self, batch: &BroadcastBatch) {
         let (owner, index) = place_of(batch);
+        let key = ObjectKey::new(owner.0.clone(), batch.name_any());
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.push_back((key, version_of(batch)));
+        if deleted.len() > REMEMBERED_DELETIONS {
+            deleted.pop_front();
+        }
+        drop(deleted);
+        self.remove(&owner, index);
+    }
+
+    fn was_deleted(&self, key: &ObjectKey, version: u64) -> bool {
+        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.iter().any(|(page, at)| page == key && version <= *at)
+    }
+
+    fn remove(&self, owner: &(String, BroadcastUid), index: usize) {
         let mut pages = self.lock();
-        if let Some(of_owner) = pages.get_mut(&owner) {
+        if let Some(of_owner) = pages.get_mut(owner) {
             of_owner.remove(&index);
             if of_owner.is_empty() {
-                pages.remove(&owner);
+                pages.remove(owner);
                 self.message_ids.forget(&owner.1);
             }
         }

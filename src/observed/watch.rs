@@ -4,7 +4,7 @@
 //! than the one seen before is dropped, and one that a relist no longer has is deleted.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -14,9 +14,13 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::api::{Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastChannel};
+use crate::clock;
 use crate::domain::ids::ObjectKey;
+
+use super::health::WatchHealth;
 
 /// Changes waiting for the cache; taking one is cheap.
 const CHANGE_CAPACITY: usize = 256;
@@ -25,6 +29,10 @@ const CHANGE_CAPACITY: usize = 256;
 /// error would otherwise be asked for again for ever.
 const ERRORS_BEFORE_NEW_WATCH: u32 = 5;
 
+/// Seconds after which the API server ends a quiet watch, so that it is begun anew: the client waits for the next byte a
+/// little longer than this, and so notices a connection that is dead without having been closed.
+pub const WATCH_SECONDS: u32 = 60;
+
 /// Where to watch.
 #[derive(Clone, Debug)]
 pub enum Scope {
@@ -32,6 +40,15 @@ pub enum Scope {
     All,
     /// In this one.
     Namespace(String),
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => out.write_str("all namespaces"),
+            Self::Namespace(namespace) => write!(out, "namespace {namespace}"),
+        }
+    }
 }
 
 impl Scope {
@@ -87,27 +104,35 @@ impl Watched for BroadcastBatch {
 }
 
 /// Watches `K` in all scopes, until the receiver is dropped.
-pub fn changes<K>(client: &Client, scopes: &[Scope]) -> mpsc::Receiver<Change<K>>
+pub fn changes<K>(client: &Client, scopes: &[Scope], health: &Arc<WatchHealth>) -> mpsc::Receiver<Change<K>>
 where
     K: Watched,
 {
     let (sender, receiver) = mpsc::channel(CHANGE_CAPACITY);
     let scopes = scopes.to_vec();
     let client = client.clone();
+    let health = health.clone();
     tokio::spawn(async move {
         let (synced_sender, mut synced) = mpsc::channel(scopes.len().max(1));
         let number = scopes.len();
+        let mut feeds = JoinSet::new();
         for scope in scopes {
             let api = match &scope {
                 Scope::All => Api::all(client.clone()),
                 Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
             };
-            tokio::spawn(Feed::<K>::new(sender.clone(), synced_sender.clone()).run(api));
+            let name = format!("{} in {scope}", K::plural(&()));
+            let feed = Feed::<K>::new(sender.clone(), synced_sender.clone());
+            feeds.spawn(feed.run(api, name, health.clone()));
         }
+        drop(synced_sender);
         for _ in 0..number {
             let _ = synced.recv().await;
         }
         let _ = sender.send(Change::Synced).await;
+        drop(sender);
+        // A feed ends only by a panic or with the process. When one does, all of them do, and the receiver is told.
+        let _ = feeds.join_next().await;
     });
     receiver
 }
@@ -129,20 +154,22 @@ where
         Self { changes, synced, known: HashMap::new(), listed: None, is_synced: false }
     }
 
-    async fn run(mut self, api: Api<DeserializeGuard<K>>) {
+    async fn run(mut self, api: Api<DeserializeGuard<K>>, name: String, health: Arc<WatchHealth>) {
         while !self.changes.is_closed() {
-            let config = watcher::Config::default();
+            let config = watcher::Config::default().timeout(WATCH_SECONDS);
             let mut events = kube::runtime::watcher(api.clone(), config).default_backoff().boxed();
             let mut errors = 0;
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
                         errors = 0;
+                        health.works(&name);
                         self.take(event).await;
                     }
                     Err(error) => {
                         errors += 1;
-                        tracing::warn!(kind = %K::kind(&()), %error, "watch failed, retrying");
+                        tracing::warn!(watch = name, %error, "watch failed, retrying");
+                        health.failed(&name, error.to_string(), clock::monotonic());
                         if errors >= ERRORS_BEFORE_NEW_WATCH {
                             break;
                         }

@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::reconcile::uid_of;
+use super::restart::{give_back, is_needed_by_restart};
 use super::{Context, PlannerError};
 use crate::api::{Broadcast, FINALIZER};
 use crate::clock;
@@ -33,6 +34,10 @@ pub(super) async fn finalize(broadcast: &Broadcast, context: &Context) -> Result
     if !has_finalizer(broadcast) {
         return Ok(Action::await_change());
     }
+    if is_needed_by_restart(broadcast, context) {
+        return Ok(Action::requeue(DRAIN_POLL));
+    }
+    give_back(broadcast, context).await?;
     let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
     if pages.iter().any(|page| page.claim.is_some()) {
         return Ok(Action::requeue(DRAIN_POLL));
@@ -53,6 +58,9 @@ pub(super) async fn expire(
     let (Some(completed), Some(ttl)) = (completed, broadcast.spec.ttl_seconds_after_finished) else {
         return Ok(None);
     };
+    if is_needed_by_restart(broadcast, context) {
+        return Ok(Some(DRAIN_POLL));
+    }
     let age = clock::now().duration_since(completed.0);
     let left = jiff::SignedDuration::from_secs(i64::from(ttl)) - age;
     if left.is_positive() {

@@ -11,8 +11,8 @@ use super::restart::{self, Taken};
 use super::sources::{self, Read};
 use super::{Context, PlannerError, report};
 use crate::api::{
-    BatchProgress, Broadcast, BroadcastBatch, BroadcastStatus, Counts, HttpChannel, KeyRef, Lineage,
-    LocalRef, MessageContent, ObjectRef, Resolved,
+    BatchProgress, Broadcast, BroadcastBatch, BroadcastStatus, Condition, Counts, HttpChannel, KeyRef,
+    Lineage, LocalRef, MessageContent, ObjectRef, Resolved,
 };
 use crate::clock;
 use crate::cluster::within;
@@ -28,12 +28,30 @@ use crate::ledger::LedgerError;
 /// time for others.
 const WRITES_AT_ONCE: usize = 8;
 
+/// Reasons that only a person can take away.
+const HOLDS: [&str; 2] = ["PagesOfAnotherBroadcast", "StatusLost"];
+/// How a person does that.
+const DECIDE: &str = "To send to all of its chats all the same, set spec.paused to true and back to false";
+
 /// How a plan ended.
 pub(super) enum Planned {
     /// The audience is sealed.
     Sealed,
     /// It is not, and the status should say this.
     Not(Stage),
+    /// The Broadcast is not as it was seen.
+    Outdated,
+}
+
+/// Whether a Broadcast is held until a person decides: pages that showed that its chats may have the message are no less a
+/// reason when they have been collected since. Any change of the spec is a decision.
+fn held(broadcast: &Broadcast) -> Option<Stage> {
+    let conditions = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let stalled = Condition::find(conditions, "Stalled").filter(|stalled| {
+        HOLDS.contains(&stalled.reason.as_str())
+            && Some(stalled.observed_generation) == broadcast.metadata.generation
+    })?;
+    Some(Stage::Stalled(stalled.reason.clone(), stalled.message.clone()))
 }
 
 /// What a plan is made for.
@@ -46,6 +64,9 @@ pub(super) struct Plan {
 
 /// Plans a Broadcast that is not sealed.
 pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Planned, PlannerError> {
+    if let Some(held) = held(broadcast) {
+        return Ok(Planned::Not(held));
+    }
     let prepared = match &broadcast.spec.restart_from {
         Some(request) => restart::prepare(broadcast, request, context).await?,
         None => prepare(broadcast, context).await?,
@@ -55,6 +76,13 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
         Ok(None) => return Ok(Planned::Not(Stage::Checked)),
         Err(stage) => return Ok(Planned::Not(stage)),
     };
+    // A plan that was sealed a moment ago must not be taken for leftovers.
+    let api: Api<Broadcast> =
+        Api::namespaced(context.client.clone(), &broadcast.namespace().unwrap_or_default());
+    let stored = within(api.get(&broadcast.name_any())).await?;
+    if stored.resource_version() != broadcast.resource_version() {
+        return Ok(Planned::Outdated);
+    }
     let written = match clear_leftovers(broadcast, context, &plan).await? {
         Ok(written) => written,
         Err((reason, message)) => return Ok(Planned::Not(Stage::Stalled(reason, message))),
@@ -156,16 +184,16 @@ async fn clear_leftovers(
     let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
     if let Some(foreign) = stored.iter().find(|page| page.spec.broadcast.uid != uid.as_str()) {
         let message = format!(
-            "batch {} is of an earlier Broadcast of this name: wait until its batches are deleted, or use another name. \
-             Nothing is sent, because its chats may have the message already",
+            "batch {} is of an earlier Broadcast of this name, so its chats may have the message already: nothing is sent \
+             by itself. {DECIDE}",
             foreign.name_any()
         );
         return Ok(Err(("PagesOfAnotherBroadcast".into(), message)));
     }
     if let Some(used) = stored.iter().find(|page| was_used(page)) {
         let message = format!(
-            "batch {} has outcomes, but this Broadcast's status is gone: it was restored without its status. Nothing is \
-             sent, because chats may have the message already",
+            "batch {} has outcomes, but this Broadcast's status is gone: it was restored without it, and its chats may have \
+             the message already, so nothing is sent. Restore the status as well, or use a new Broadcast",
             used.name_any()
         );
         return Ok(Err(("StatusLost".into(), message)));

@@ -18,6 +18,9 @@ use crate::domain::verdict::Stage;
 /// not watched, because the operator has no business knowing all of them.
 const RECHECK: Duration = Duration::from_secs(10);
 
+/// The cache is behind what is stored; its watch catches up within milliseconds.
+const OUTDATED: Duration = Duration::from_millis(200);
+
 /// The reconciler of the controller.
 pub(super) async fn reconcile(
     broadcast: Arc<Broadcast>,
@@ -33,9 +36,7 @@ pub(super) async fn reconcile(
     }
     match result {
         // Somebody else wrote first; the watch brings what they wrote.
-        Err(PlannerError::Api(error)) if error.is_conflict() => {
-            Ok(Action::requeue(Duration::from_millis(200)))
-        }
+        Err(PlannerError::Api(error)) if error.is_conflict() => Ok(Action::requeue(OUTDATED)),
         result => result,
     }
 }
@@ -53,13 +54,14 @@ async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, Planne
     }
     if broadcast.status.is_none() {
         // The first conditions, before anything else; what is written triggers the next look.
-        report::report(broadcast, context, &Stage::Planning).await?;
+        report::report(broadcast, context, &Stage::Planning, None).await?;
         return Ok(Action::await_change());
     }
     match plan::plan(broadcast, context).await? {
         Planned::Sealed => Ok(Action::await_change()),
+        Planned::Outdated => Ok(Action::requeue(OUTDATED)),
         Planned::Not(stage) => {
-            let wait = report::report(broadcast, context, &stage).await?;
+            let wait = report::report(broadcast, context, &stage, None).await?;
             Ok(Action::requeue(wait.unwrap_or(RECHECK)))
         }
     }
@@ -67,9 +69,8 @@ async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, Planne
 
 /// A sealed Broadcast: its status, its restart, its end.
 async fn watch_over(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
-    let trouble = restart::create_child(broadcast, context).await?;
-    let stage = trouble.unwrap_or(Stage::Sealed);
-    let wait = report::report(broadcast, context, &stage).await?;
+    let refused = restart::create_child(broadcast, context).await?;
+    let wait = report::report(broadcast, context, &Stage::Sealed, refused.as_deref()).await?;
     let expiry = cleanup::expire(broadcast, context).await?;
     Ok([wait, expiry].into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }

@@ -50,11 +50,13 @@ pub(super) async fn report(
     broadcast: &Broadcast,
     context: &Context,
     stage: &Stage,
+    restart_refused: Option<&str>,
 ) -> Result<Option<Duration>, PlannerError> {
     let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
     let channel = channel_of(broadcast, context);
-    let observation =
-        Observation { broadcast, channel: channel.as_deref(), pages: &pages, stage, now: clock::now() };
+    let channel = channel.as_deref();
+    let now = clock::now();
+    let observation = Observation { broadcast, channel, pages: &pages, stage, restart_refused, now };
     let status = status_of(&observation);
     if broadcast.status.as_ref() == Some(&status) {
         return Ok(None);

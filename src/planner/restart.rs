@@ -9,16 +9,16 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 
 use super::plan::{self, Plan, check_channel, check_message, stalled};
-use super::reconcile::{key_of, uid_of};
+use super::reconcile::{is_sealed, key_of, uid_of};
 use super::{Context, PlannerError, report};
 use crate::api::{
-    Broadcast, BroadcastSpec, Include, Lineage, ObjectRef, RESTART_ANNOTATION, RESTARTED_FROM_LABEL,
-    Resolved, RestartFrom,
+    Broadcast, BroadcastBatch, BroadcastSpec, Condition, Include, Lineage, ObjectRef, RESTART_ANNOTATION,
+    RESTARTED_FROM_LABEL, Resolved, RestartFrom,
 };
 use crate::cluster::within;
 use crate::domain::ids::ObjectKey;
 use crate::domain::page::{Page, Recipient};
-use crate::domain::restart::{Decision, carried_over, child_name, decide, lineage};
+use crate::domain::restart::{Decision, accepted, carried_over, child_name, decide, lineage};
 use crate::domain::verdict::Stage;
 use crate::ledger::LedgerError;
 
@@ -68,7 +68,7 @@ pub(super) async fn prepare(
         resolved,
         recipients,
         source: ObjectRef { name: source.name_any(), uid: source.uid().unwrap_or_default() },
-        lineage: lineage(&source),
+        lineage: lineage(&source, accepted(pages.iter())),
     };
     Ok(Ok(Some(plan::of_restart(taken))))
 }
@@ -106,18 +106,37 @@ async fn check_texts(
     request: &RestartFrom,
     context: &Context,
 ) -> Result<Result<(), Stage>, PlannerError> {
+    let batches = match batches_of(source, context).await? {
+        Ok(batches) => batches,
+        Err(stage) => return Ok(Err(stage)),
+    };
     let mut recipients = Vec::new();
-    for batch in context.ledger.stored_pages(&key_of(source)).await? {
-        if batch.spec.broadcast.uid != uid_of(source).as_str() {
-            continue;
-        }
-        if let Ok(mut page) = Page::parse(&batch) {
+    for batch in &batches {
+        if let Ok(mut page) = Page::parse(batch) {
             // As it will be once it is closed; a page with a claim on it is checked with what it has.
             let _ = page.seal(crate::clock::now());
             recipients.extend(carried_over([page].iter(), &request.include));
         }
     }
     Ok(check_message(&resolved.message, &recipients))
+}
+
+/// The pages of a source, in their order, all of them.
+async fn batches_of(
+    source: &Broadcast,
+    context: &Context,
+) -> Result<Result<Vec<BroadcastBatch>, Stage>, PlannerError> {
+    let uid = uid_of(source);
+    let mut batches = context.ledger.stored_pages(&key_of(source)).await?;
+    batches.retain(|batch| batch.spec.broadcast.uid == uid.as_str());
+    batches.sort_by_key(|batch| batch.spec.index);
+    let wanted = source.status.as_ref().and_then(|status| status.batches).map_or(0, |batches| batches.total);
+    if usize::try_from(wanted) == Ok(batches.len()) {
+        return Ok(Ok(batches));
+    }
+    let message =
+        format!("the source should have {wanted} batches and has {}: some were deleted", batches.len());
+    Ok(Err(stalled("SourcePagesMissing", &message)))
 }
 
 /// Marks the source as restarted by this child, unless it is already. Fails when the source has changed since it was read.
@@ -130,21 +149,42 @@ async fn take(child: &Broadcast, source: Broadcast, context: &Context) -> Result
     Ok(report::write(&source, context, status).await?)
 }
 
+/// Gives the source of a restart back that ends before its audience was sealed: another restart may take it then. What was
+/// closed of it stays closed, as Cancelled chats, which the next restart gets.
+pub(super) async fn give_back(child: &Broadcast, context: &Context) -> Result<(), PlannerError> {
+    let Some(request) = child.spec.restart_from.as_ref().filter(|_| !is_sealed(child)) else { return Ok(()) };
+    let Some(source) = source_of(child, request, context).await? else { return Ok(()) };
+    let mut status = source.status.clone().unwrap_or_default();
+    if status.restarted_by.as_ref().is_some_and(|by| Some(&by.uid) == child.metadata.uid.as_ref()) {
+        status.restarted_by = None;
+        report::write(&source, context, status).await?;
+    }
+    Ok(())
+}
+
+/// Whether a restart has taken this Broadcast and still needs its pages.
+pub(super) fn is_needed_by_restart(source: &Broadcast, context: &Context) -> bool {
+    let by = source.status.as_ref().and_then(|status| status.restarted_by.as_ref());
+    let Some(by) = by else { return false };
+    let key = ObjectKey::new(source.namespace().unwrap_or_default(), &by.name);
+    context.observed.broadcast(&key).is_some_and(|child| {
+        let conditions = child.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        let is_same = child.metadata.uid.as_ref() == Some(&by.uid);
+        let is_ending = child.metadata.deletion_timestamp.is_some();
+        is_same && !is_ending && !is_sealed(&child) && !Condition::is_true(conditions, "Stalled")
+    })
+}
+
 /// Closes every page of the source. A page with requests in flight is waited for.
 async fn close_pages(
     source: &Broadcast,
     context: &Context,
 ) -> Result<Result<Vec<Page>, Stage>, PlannerError> {
     let uid = uid_of(source);
-    let mut batches = context.ledger.stored_pages(&key_of(source)).await?;
-    batches.retain(|batch| batch.spec.broadcast.uid == uid.as_str());
-    batches.sort_by_key(|batch| batch.spec.index);
-    let wanted = source.status.as_ref().and_then(|status| status.batches).map_or(0, |batches| batches.total);
-    if usize::try_from(wanted) != Ok(batches.len()) {
-        let message =
-            format!("the source should have {wanted} batches and has {}: some were deleted", batches.len());
-        return Ok(Err(stalled("SourcePagesMissing", &message)));
-    }
+    let batches = match batches_of(source, context).await? {
+        Ok(batches) => batches,
+        Err(stage) => return Ok(Err(stage)),
+    };
     let mut pages = Vec::with_capacity(batches.len());
     for batch in &batches {
         let key = ObjectKey::new(batch.namespace().unwrap_or_default(), batch.name_any());
@@ -164,14 +204,14 @@ async fn close_pages(
 pub(super) async fn create_child(
     source: &Broadcast,
     context: &Context,
-) -> Result<Option<Stage>, PlannerError> {
+) -> Result<Option<String>, PlannerError> {
     let asked = source.annotations().get(RESTART_ANNOTATION).is_some_and(|token| !token.is_empty());
     let status = source.status.as_ref();
     if !asked || status.is_none_or(|status| status.restarted_by.is_some()) {
         return Ok(None);
     }
     let own = ObjectRef { name: source.name_any(), uid: source.uid().unwrap_or_default() };
-    let name = child_name(&own, &lineage(source));
+    let name = child_name(&own, &lineage(source, 0));
     let key = ObjectKey::new(source.namespace().unwrap_or_default(), &name);
     if let Some(known) = context.observed.broadcast(&key) {
         return Ok(occupied(&known, &own));
@@ -191,16 +231,16 @@ pub(super) async fn create_child(
 }
 
 /// A Broadcast of the child's name that is no restart of this source.
-fn occupied(known: &Broadcast, source: &ObjectRef) -> Option<Stage> {
+fn occupied(known: &Broadcast, source: &ObjectRef) -> Option<String> {
     let restarts = known.spec.restart_from.as_ref().is_some_and(|from| {
         from.name == source.name && from.uid.as_ref().is_none_or(|uid| *uid == source.uid)
     });
     (!restarts).then(|| {
-        stalled("RestartNameTaken", &format!(
+        format!(
             "the annotation asks for a restart, but Broadcast {} is there already and is none: apply a Broadcast with \
              spec.restartFrom under another name",
             known.name_any()
-        ))
+        )
     })
 }
 

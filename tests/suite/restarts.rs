@@ -190,3 +190,34 @@ async fn deleting_the_source_afterwards_does_not_touch_the_child() {
     assert!(rows.iter().all(|(_, row)| matches!(row.outcome, Outcome::Sent | Outcome::Failed)));
     assert_eq!(books::sum(&child), i32::try_from(rows.len()).expect("few"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_is_deleted_before_it_began_gives_its_source_back() {
+    let stage = Stage::bare().await;
+    stopped_half_way(&stage).await;
+    stage.set_faults(json!([]));
+    // A restart that was interrupted between taking its source and sealing its audience.
+    stage.apply(&restart("first", "sale", json!({"paused": true})));
+    let uid = stage.wait_state("first", "Stopped").await.uid().expect("uid");
+    let taken = json!({"status": {"restartedBy": {"name": "first", "uid": uid}}}).to_string();
+    stage.kubectl(&["patch", "bc", "sale", "--subresource=status", "--type=merge", "-p", &taken]);
+    stage.apply(&restart("second", "sale", json!({})));
+    stage.wait_state("second", "AlreadyRestarted").await;
+    stage.kubectl(&["delete", "bc", "first", "--timeout=60s"]);
+    let second = stage.complete("second").await;
+    books::check(&stage, "second").await;
+    check_chain(&stage, &["sale", "second"]);
+    assert!(counts(&second).sent > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotation_whose_name_is_taken_is_refused_and_changes_nothing_else() {
+    let stage = Stage::new().await;
+    stage.apply(&broadcast("sale-r1", 1, json!({})));
+    stage.apply(&broadcast("sale", 5, json!({})));
+    stage.complete("sale").await;
+    stage.patch("sale", json!({"metadata": {"annotations": {"broadcast-operator.dev/restart": "1"}}})).await;
+    let refused = stage.wait("sale", "refused", |sale| condition(sale, "RestartRefused").is_some()).await;
+    assert!(crate::common::stage::is_complete(&refused), "it is complete all the same");
+    assert_eq!(books::sum(&refused), 5);
+}

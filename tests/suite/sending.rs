@@ -210,3 +210,57 @@ async fn the_brake_of_a_channel_stops_and_releases_all_its_broadcasts() {
     let done = stage.complete("sale").await;
     books::check_complete(&stage, &done, 300).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_used_before_can_be_used_again_once_its_pages_are_gone() {
+    let stage = Stage::new().await;
+    for audience in [5, 7] {
+        stage.apply(&broadcast("sale", audience, json!({})));
+        let done = stage.complete("sale").await;
+        assert_eq!(usize::try_from(counts(&done).sent), Ok(audience));
+        stage.kubectl(&["delete", "bc", "sale", "--cascade=foreground", "--timeout=60s"]);
+    }
+    assert_eq!(stage.accepted_now("sale"), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_broadcast_whose_old_pages_are_there_is_held_until_a_person_decides() {
+    let stage = Stage::new().await;
+    stage.apply(&broadcast("sale", 5, json!({})));
+    stage.complete("sale").await;
+    // Orphaned, the pages stay when the Broadcast goes, as after a restore from a backup.
+    stage.kubectl(&["delete", "bc", "sale", "--cascade=orphan", "--timeout=60s"]);
+    stage.apply(&broadcast("sale", 5, json!({})));
+    let held = stage.wait_state("sale", "PagesOfAnotherBroadcast").await;
+    assert!(condition(&held, "Stalled").is_some_and(|stalled| stalled.message.contains("set spec.paused")));
+    stage.kubectl(&["delete", "bcb", "--all"]);
+    // Another Broadcast goes its whole way meanwhile: the held one has had its chance.
+    stage.apply(&broadcast("other", 5, json!({})));
+    stage.complete("other").await;
+    assert_eq!(state(&stage.broadcast("sale").await), "PagesOfAnotherBroadcast");
+    assert_eq!(stage.accepted_now("sale"), 5);
+    stage.pause("sale", true).await;
+    stage.wait_state("sale", "Stopped").await;
+    stage.pause("sale", false).await;
+    stage.complete("sale").await;
+    assert_eq!(stage.accepted_now("sale"), 10, "now a person has decided");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_page_stops_the_rest() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
+    stage.apply(&broadcast("sale", 600, json!({})));
+    stage.accepted("sale", 5).await;
+    stage.kubectl(&["delete", "bcb", "sale-00002"]);
+    let last = stage.wait("sale", "no longer sending", |sale| {
+        matches!(state(sale).as_str(), "Planning" | "BatchesMissing")
+    });
+    last.await;
+    let sent = stage.requests_now("sale");
+    stage.apply(&broadcast("other", 20, json!({})));
+    stage.complete("other").await;
+    // What was claimed when the page went away is a second of work.
+    assert!(stage.requests_now("sale") <= sent + 100);
+    assert!(stage.requests_now("sale") < 500);
+}
