@@ -13,7 +13,7 @@ use super::{ReceiptSettings, Rule, Settings, Simulator, StartError};
 
 const EXAMPLES: &str = "Examples:
   chat-simulator --listen 127.0.0.1:8090 --latency-ms 20
-  chat-simulator --listen 127.0.0.1:0 --faults '[{\"when\": {\"everyNth\": 10}, \"do\": {\"statusAfterAccept\": 503}}]'
+  chat-simulator --faults '[{\"do\": {\"statusAfterAccept\": 503}}]'
   curl -s http://127.0.0.1:8090/simulator/summary
 
 The first line on standard output is `listening on http://<address>`.";
@@ -56,11 +56,17 @@ pub struct Args {
 #[command(next_help_heading = "Receipts")]
 struct ReceiptArgs {
     /// Signs receipts: whsec_<base64>
-    #[arg(long = "receipts-secret", env = "CHAT_SIMULATOR_RECEIPTS_SECRET", hide_env_values = true)]
+    #[arg(
+        long = "receipts-secret",
+        requires = "receipts_url",
+        env = "CHAT_SIMULATOR_RECEIPTS_SECRET",
+        hide_env_values = true
+    )]
     secret: Option<String>,
     /// Of 100 accepted messages, how many are delivered
     #[arg(
         long = "receipts-delivered-percent",
+        requires = "receipts_url",
         env = "CHAT_SIMULATOR_RECEIPTS_DELIVERED_PERCENT",
         default_value_t = 100,
         value_name = "N"
@@ -69,6 +75,7 @@ struct ReceiptArgs {
     /// Of 100 accepted messages, how many are read too
     #[arg(
         long = "receipts-read-percent",
+        requires = "receipts_url",
         env = "CHAT_SIMULATOR_RECEIPTS_READ_PERCENT",
         default_value_t = 0,
         value_name = "N"
@@ -77,6 +84,7 @@ struct ReceiptArgs {
     /// Of 100 accepted messages, how many fail after all
     #[arg(
         long = "receipts-failed-percent",
+        requires = "receipts_url",
         env = "CHAT_SIMULATOR_RECEIPTS_FAILED_PERCENT",
         default_value_t = 0,
         value_name = "N"
@@ -85,6 +93,7 @@ struct ReceiptArgs {
     /// How long after a message its first receipt comes
     #[arg(
         long = "receipts-delay-ms",
+        requires = "receipts_url",
         env = "CHAT_SIMULATOR_RECEIPTS_DELAY_MS",
         default_value_t = 0,
         value_name = "MS"
@@ -93,6 +102,7 @@ struct ReceiptArgs {
     /// Most receipts in one request
     #[arg(
         long = "receipts-batch-size",
+        requires = "receipts_url",
         env = "CHAT_SIMULATOR_RECEIPTS_BATCH_SIZE",
         default_value_t = 100,
         value_name = "N"
@@ -101,6 +111,7 @@ struct ReceiptArgs {
     /// How often waiting receipts are sent
     #[arg(
         long = "receipts-flush-ms",
+        requires = "receipts_url",
         env = "CHAT_SIMULATOR_RECEIPTS_FLUSH_MS",
         default_value_t = 50,
         value_name = "MS"
@@ -109,19 +120,28 @@ struct ReceiptArgs {
     /// How often each receipt is sent
     #[arg(
         long = "receipts-times",
+        requires = "receipts_url",
         env = "CHAT_SIMULATOR_RECEIPTS_TIMES",
         default_value_t = 1,
         value_name = "N"
     )]
     times: usize,
     /// Send read before delivered
-    #[arg(long = "receipts-reverse", env = "CHAT_SIMULATOR_RECEIPTS_REVERSE")]
+    #[arg(long = "receipts-reverse", requires = "receipts_url", env = "CHAT_SIMULATOR_RECEIPTS_REVERSE")]
     reverse: bool,
     /// Send the first receipt of a message before the message itself is answered
-    #[arg(long = "receipts-before-answer", env = "CHAT_SIMULATOR_RECEIPTS_BEFORE_ANSWER")]
+    #[arg(
+        long = "receipts-before-answer",
+        requires = "receipts_url",
+        env = "CHAT_SIMULATOR_RECEIPTS_BEFORE_ANSWER"
+    )]
     before_answer: bool,
     /// Name messages in receipts by their message id, not by their token
-    #[arg(long = "receipts-use-message-id", env = "CHAT_SIMULATOR_RECEIPTS_USE_MESSAGE_ID")]
+    #[arg(
+        long = "receipts-use-message-id",
+        requires = "receipts_url",
+        env = "CHAT_SIMULATOR_RECEIPTS_USE_MESSAGE_ID"
+    )]
     use_message_id: bool,
 }
 
@@ -229,6 +249,12 @@ mod tests {
         assert_eq!((settings.latency.as_millis(), settings.faults.len()), (5, 1));
         let receipts = settings.receipts.expect("receipts");
         assert_eq!((receipts.url.as_str(), receipts.reverse, receipts.times), (url, true, 1));
+    }
+
+    #[test]
+    fn flags_of_receipts_need_an_address_for_them() {
+        assert!(Args::try_parse_from(["chat-simulator", "--receipts-times", "2"]).is_err());
+        assert!(Args::try_parse_from(["chat-simulator"]).is_ok());
     }
 
     #[test]

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::entry::{Entry, SendQuery};
 use super::faults::Rule;
 use super::gateway::{Gateway, Ledger, Summary};
-use super::records::{Entry, SendQuery};
 use super::settings::ReceiptSettings;
 
 pub(super) fn routes() -> Router<Arc<Gateway>> {

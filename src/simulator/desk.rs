@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::entry::Done;
 use super::faults::{Action, Fault, Faults, Refusal, Target};
-use super::records::{Arrived, Done, Records};
+use super::records::{Arrived, Records};
 use super::text::Text;
 
 /// Body of `POST /messages`.

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::courier::{Courier, ReceiptCounts};
 use super::desk::{Decision, Desk, Request};
+use super::entry::{Entry, RequestCounts, SendQuery};
 use super::faults::{Faults, InvalidRule, Rule};
 use super::receipts::ReceiptPlan;
-use super::records::{Entry, RequestCounts, SendQuery};
 use super::settings::{InvalidSettings, ReceiptSettings};
 use crate::clock;
 

@@ -8,6 +8,7 @@ mod args;
 mod control;
 mod courier;
 mod desk;
+mod entry;
 mod faults;
 mod gateway;
 mod line;
@@ -31,9 +32,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use args::{Args, RunError};
 pub use courier::ReceiptCounts;
+pub use entry::{Done, Entry, RequestCounts, SendQuery, Twice};
 pub use faults::{Action, Fault, InvalidRule, Redirect, Refusal, Rule, TooManyRequests, When};
 pub use gateway::{Ledger, Summary};
-pub use records::{Done, Entry, RequestCounts, SendQuery, Twice};
 pub use settings::{InvalidSettings, ReceiptSettings, Settings};
 pub use text::Text;
 
@@ -65,10 +66,10 @@ pub enum StartError {
     #[error("failed to set up the HTTP client for receipts")]
     Client(#[source] reqwest::Error),
     /// A fault makes no sense.
-    #[error("invalid fault: {0}")]
+    #[error("invalid fault")]
     Rule(#[from] InvalidRule),
     /// The receipts make no sense.
-    #[error("invalid receipts: {0}")]
+    #[error("invalid settings of receipts")]
     Receipts(#[from] InvalidSettings),
 }
 
