@@ -5,6 +5,7 @@ mod common;
 
 mod bad_input;
 mod chart;
+mod claims;
 mod crashes;
 mod drift;
 mod examples;
