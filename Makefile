@@ -1,0 +1,37 @@
+# Every target is one line, and .ci/run calls the same ones as people do.
+
+.DEFAULT_GOAL := help
+.PHONY: help testbed build test demo lint drift bless bench chart clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+testbed: ## build etcd, the API server, kubectl and helm from pinned sources, once; takes some minutes
+	@testbed/build.sh
+
+build: ## build the operator and the simulator for use: target/release
+	cargo build --release --bins
+
+test: testbed ## run all tests
+	cargo test
+
+demo: testbed ## show it at work on this machine; KEEP=1 leaves it running until Ctrl-C
+	cargo test --test demo
+
+lint: ## check formatting, and lints as errors
+	cargo fmt --check && cargo clippy --all-targets -- -D warnings
+
+drift: ## check that definitions, chart and docs are what the code says
+	cargo test --test suite drift
+
+bless: ## write those files anew
+	BLESS=1 cargo test --test suite drift
+
+bench: testbed ## print the figures of docs/operations.md
+	cargo bench --bench delivery
+
+chart: ## check the chart with helm
+	testbed="$$(testbed/build.sh)" && "$$testbed/helm" lint --strict charts/broadcast-operator
+
+clean: ## delete what cargo built; the testbed stays in its cache
+	cargo clean
