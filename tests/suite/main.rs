@@ -11,6 +11,7 @@ mod drift;
 mod examples;
 mod gateway_answers;
 mod kubectl;
+mod operator_process;
 mod receipts;
 mod restarts;
 mod sending;
