@@ -10,7 +10,7 @@ use super::slot::{Slot, Stored, Waiting};
 use super::{Ledger, LedgerError, Merged};
 use crate::api::BroadcastBatch;
 use crate::clock;
-use crate::cluster::{ApiError, within};
+use crate::cluster::{ApiError, chain, within};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::page::Page;
 
@@ -79,7 +79,7 @@ impl Ledger {
         loop {
             match self.write(key, broadcast, slot, stored, |page| Ok(change(page))).await {
                 Err(error @ (LedgerError::Api { .. } | LedgerError::Corrupt { .. })) => {
-                    tracing::error!(page = %key, error = %describe(&error), "results are not stored yet, trying on");
+                    tracing::error!(page = %key, error = %chain(&error), "results are not stored yet, trying on");
                     clock::wait(LONGEST_WAIT).await;
                 }
                 finished => return finished,
@@ -160,7 +160,7 @@ impl Ledger {
     }
 
     fn give_up(&self, key: &ObjectKey, slot: &Slot, error: LedgerError) -> LedgerError {
-        tracing::warn!(page = %key, error = %describe(&error), incarnation = self.incarnation.as_str(), "gave up a write");
+        tracing::warn!(page = %key, error = %chain(&error), incarnation = self.incarnation.as_str(), "gave up a write");
         for waiting in slot.take_waiting() {
             waiting.answer(Err(LedgerError::Abandoned));
         }
@@ -193,16 +193,4 @@ fn parse(key: &ObjectKey, batch: BroadcastBatch) -> Result<Stored, LedgerError> 
     let page = crate::domain::page::Page::parse(&batch)
         .map_err(|source| LedgerError::Corrupt { page: key.clone(), source })?;
     Ok(Stored { batch, page })
-}
-
-/// An error with its causes, on one line.
-pub(super) fn describe(error: &LedgerError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -169,6 +169,26 @@ impl Stage {
         self.wait(name, "complete", is_complete).await
     }
 
+    /// Waits until a Broadcast is gone.
+    pub async fn gone(&self, name: &str) {
+        until(&format!("{name} is gone"), async || match self.api::<Broadcast>().get_opt(name).await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+
+    /// Waits until the pages of a Broadcast are gone.
+    pub async fn pages_gone(&self, broadcast: &str) {
+        until(&format!("the pages of {broadcast} are gone"), async || {
+            match self.pages(broadcast).await.len() {
+                0 => Ok(()),
+                number => Err(number),
+            }
+        })
+        .await;
+    }
+
     /// Waits until the gateway has accepted so many messages of a Broadcast.
     pub async fn accepted(&self, name: &str, number: usize) {
         until(&format!("{number} messages of {name} are accepted"), async || {

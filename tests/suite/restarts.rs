@@ -11,7 +11,6 @@ use serde_json::json;
 
 use crate::common::books;
 use crate::common::stage::{CHANNEL, Stage, broadcast, chat_id, condition, counts, restart};
-use crate::common::wait::until;
 
 /// Stops a Broadcast of 300 half-way; three of its chats fail.
 async fn stopped_half_way(stage: &Stage) -> Broadcast {
@@ -179,11 +178,7 @@ async fn deleting_the_source_afterwards_does_not_touch_the_child() {
     stage.apply(&restart("again", "sale", json!({})));
     stage.accepted("again", 10).await;
     stage.api::<Broadcast>().delete("sale", &DeleteParams::background()).await.expect("delete");
-    until("the source is gone", async || match stage.api::<Broadcast>().get_opt("sale").await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    stage.gone("sale").await;
     let child = stage.complete("again").await;
     books::check(&stage, "again").await;
     let rows = books::rows(&stage, "again").await;

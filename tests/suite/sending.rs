@@ -154,18 +154,8 @@ async fn a_finished_broadcast_writes_nothing_more() {
 async fn a_broadcast_is_deleted_when_its_time_is_over_and_its_pages_go_with_it() {
     let stage = Stage::new().await;
     stage.apply(&broadcast("sale", 3, json!({"ttlSecondsAfterFinished": 1})));
-    until("the Broadcast is gone", async || {
-        match stage.api::<broadcast_operator::api::Broadcast>().get_opt("sale").await {
-            Ok(None) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
-    until("its pages are gone", async || {
-        let pages = stage.pages("sale").await.len();
-        if pages == 0 { Ok(()) } else { Err(pages) }
-    })
-    .await;
+    stage.gone("sale").await;
+    stage.pages_gone("sale").await;
     assert_eq!(stage.accepted_now("sale"), 3);
 }
 

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::common::books;
 use crate::common::stage::{CHANNEL, Stage, broadcast, condition, counts};
-use crate::common::wait::until;
 
 /// Requests that may still arrive after the answer to a patch: the watch event is on its way for some milliseconds, at
 /// 500 messages/s. A machine under load takes longer, so this bounds a mistake and is no measurement; the bench measures.
@@ -72,18 +71,10 @@ async fn a_deleted_broadcast_sends_nothing_more_and_goes_only_after_its_requests
     stage.accepted("sale", 30).await;
     let broadcasts = stage.api::<Broadcast>();
     broadcasts.delete("sale", &DeleteParams::background()).await.expect("delete");
-    until("the Broadcast is gone", async || match broadcasts.get_opt("sale").await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    stage.gone("sale").await;
     let requests = stage.requests_now("sale");
     assert!(requests < 1000);
-    until("its pages are gone", async || {
-        let pages = stage.pages("sale").await.len();
-        if pages == 0 { Ok(()) } else { Err(pages) }
-    })
-    .await;
+    stage.pages_gone("sale").await;
     stage.apply(&broadcast("other", 20, json!({})));
     stage.complete("other").await;
     assert_eq!(stage.requests_now("sale"), requests);
@@ -98,11 +89,7 @@ async fn a_deletion_waits_for_a_request_without_an_answer() {
     stage.gateway.ledger().wait_until(|summary| summary.requests.in_flight == 1).await;
     let broadcasts = stage.api::<Broadcast>();
     broadcasts.delete("sale", &DeleteParams::background()).await.expect("delete");
-    until("the Broadcast is gone", async || match broadcasts.get_opt("sale").await {
-        Ok(None) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    stage.gone("sale").await;
     assert_eq!(
         stage.gateway.ledger().summary().requests.in_flight,
         0,
