@@ -1,10 +1,13 @@
 # The operator as one static binary in an otherwise empty image.
 ARG RUST_VERSION=1.95
 
-FROM docker.io/library/rust:${RUST_VERSION}-bookworm AS build
+FROM rust:${RUST_VERSION}-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+# Cargo.toml names them.
+COPY tests tests
+COPY benches benches
 # Static, so that the image needs no C library. With --target the flags do not reach build scripts and macros, which cannot
 # be static.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
