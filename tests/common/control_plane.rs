@@ -23,10 +23,10 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,ser
 /// A running control plane with our CRDs.
 pub struct ControlPlane {
     assets: PathBuf,
+    /// They end with it, and before the folder that they write into is removed.
+    processes: Vec<Process>,
     folder: TempDir,
     url: String,
-    /// They end with it.
-    processes: Vec<Process>,
 }
 
 /// The control plane of this test binary.
@@ -88,7 +88,7 @@ impl ControlPlane {
                 .arg(at.join("tokens.csv")),
             &at.join("kube-apiserver.log"),
         );
-        let mut plane = Self { assets, folder, url, processes: vec![etcd, api_server] };
+        let mut plane = Self { assets, processes: vec![etcd, api_server], folder, url };
         plane.write_kubeconfig("admin", ADMIN);
         until("the API server is ready", async || plane.is_ready().await).await;
         let controllers = Process::start(

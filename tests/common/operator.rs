@@ -72,9 +72,13 @@ impl Operator {
 
     /// A page of its admin server: status and text.
     pub async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let url = format!("http://127.0.0.1:{}{path}", self.admin);
-        let answer = reqwest::get(url).await.map_err(|error| error.to_string())?;
+        let answer = reqwest::get(self.admin_url(path)).await.map_err(|error| error.to_string())?;
         Ok((answer.status().as_u16(), answer.text().await.map_err(|error| error.to_string())?))
+    }
+
+    /// Where a page of its admin server is.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.admin)
     }
 
     /// The sum of a metric over all its labels that contain `with`.
