@@ -294,7 +294,7 @@ impl Account {
         let burst = limits.burst.and_then(|burst| u32::try_from(burst).ok());
         match (limits.messages_per_second.and_then(|rate| u32::try_from(rate).ok()), &mut self.rate) {
             (None, rate) => *rate = None,
-            (Some(per_second), Some(rate)) => rate.set(per_second, burst),
+            (Some(per_second), Some(rate)) => rate.set(per_second, burst, now),
             (Some(per_second), rate @ None) => *rate = Some(RateLimit::new(per_second, burst, now)),
         }
     }

@@ -85,7 +85,7 @@ impl Lane {
         let pace = broadcast.spec.pacing.and_then(|pacing| u32::try_from(pacing.messages_per_second).ok());
         match (pace, &mut self.rate) {
             (None, rate) => *rate = None,
-            (Some(pace), Some(rate)) => rate.set(pace, None),
+            (Some(pace), Some(rate)) => rate.set(pace, None, now),
             (Some(pace), rate @ None) => *rate = Some(RateLimit::new(pace, None, now)),
         }
         if !is_sending(broadcast, &self.uid) {

@@ -1,6 +1,7 @@
 //! The message of a Broadcast: a template, made into a text for each recipient.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
@@ -8,6 +9,11 @@ use super::page::Recipient;
 
 /// Longest text that is sent, in characters: the limit of Telegram and of `WhatsApp`'s free texts.
 pub const MAX_TEXT: usize = 4096;
+/// Work for one text. A step of the template costs one, and 64 bytes that it makes, also on the way, cost one: a message
+/// with fifty parameters needs a few hundred, and a loop without end is stopped after milliseconds and 3 MB.
+const FUEL: u64 = 50_000;
+/// Bytes of the longest text: no character has more than four.
+const MAX_TEXT_BYTES: usize = 4 * MAX_TEXT;
 
 const NAME: &str = "message";
 
@@ -38,6 +44,15 @@ pub enum MessageError {
         /// What is wrong with its text.
         problem: String,
     },
+    /// The template does more than a message needs.
+    #[error(
+        "message.text takes too much work to be made into a text (first: row {row}): take loops over big ranges and repeated \
+         texts out of it"
+    )]
+    TooMuchWork {
+        /// The recipient, counted from 1.
+        row: usize,
+    },
 }
 
 impl MessageError {
@@ -48,6 +63,7 @@ impl MessageError {
             Self::InvalidTemplate(_) => "InvalidTemplate",
             Self::MissingParameter { .. } => "MissingParameter",
             Self::UnsendableText { .. } => "InvalidText",
+            Self::TooMuchWork { .. } => "TemplateTooComplex",
         }
     }
 }
@@ -73,6 +89,7 @@ impl MessageTemplate {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_fuel(Some(FUEL));
         environment
             .add_template_owned(NAME, text.to_owned())
             .map_err(|error| MessageError::InvalidTemplate(one_line(&error)))?;
@@ -82,20 +99,25 @@ impl MessageTemplate {
     /// The text for one recipient. Row numbers in errors are those of `row`, counted from 0.
     ///
     /// # Errors
-    /// When the recipient lacks a parameter, or the text is empty or too long.
+    /// When the recipient lacks a parameter, the text is empty or too long, or takes too much work.
     pub fn render(&self, row: usize, params: &BTreeMap<String, String>) -> Result<String, MessageError> {
         let Some(environment) = &self.environment else { return Ok(self.text.clone()) };
         let template = environment.get_template(NAME).expect("should have the template that was added");
         let unsendable = |problem: String| MessageError::UnsendableText { row: row + 1, problem };
-        let text = template.render(params).map_err(|error| match error.kind() {
+        let too_long = || unsendable(format!("has more than {MAX_TEXT} characters"));
+        let mut text = BoundedText::default();
+        template.render_captured_to(params, &mut text).map_err(|error| match error.kind() {
             ErrorKind::UndefinedError => self.missing(row, params),
+            ErrorKind::OutOfFuel => MessageError::TooMuchWork { row: row + 1 },
+            ErrorKind::WriteFailure => too_long(),
             _ => unsendable(format!("cannot be made: {}", one_line(&error))),
         })?;
+        let text = String::from_utf8(text.0).expect("should be text, as templates and parameters are");
         if text.trim().is_empty() {
             return Err(unsendable("is empty".into()));
         }
         if text.chars().count() > MAX_TEXT {
-            return Err(unsendable(format!("has more than {MAX_TEXT} characters")));
+            return Err(too_long());
         }
         Ok(text)
     }
@@ -137,6 +159,24 @@ impl MessageTemplate {
         template
             .map(|template| template.undeclared_variables(false).into_iter().collect())
             .unwrap_or_default()
+    }
+}
+
+/// Takes a text up to its greatest length, and refuses the rest while it is being made.
+#[derive(Default)]
+struct BoundedText(Vec<u8>);
+
+impl io::Write for BoundedText {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_TEXT_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -190,6 +230,36 @@ mod tests {
         assert_eq!(empty.check(&[recipient(&[])].iter()).expect_err("empty").category(), "InvalidText");
         let long = MessageTemplate::parse("{{ 'x' * 9999 }}").expect("valid");
         assert_eq!(long.check(&[recipient(&[])].iter()).expect_err("long").category(), "InvalidText");
+    }
+
+    #[test]
+    fn a_template_that_works_without_end_is_stopped() {
+        let loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x";
+        let doubled = format!(
+            "{}{{{{ text|length }}}}",
+            "{% set text = (text|default('x')) ~ (text|default('x')) %}".repeat(60)
+        );
+        let listed = "{{ range(99999)|list|join('a long separator')|length }}";
+        for text in [loops, &doubled, listed, "{{ ('x' * 9999999)|length }}"] {
+            let message = MessageTemplate::parse(text).expect("valid");
+            let error = message.check(&[recipient(&[])].iter()).expect_err("too much");
+            assert_eq!(error, MessageError::TooMuchWork { row: 1 }, "{text}");
+            assert_eq!(error.category(), "TemplateTooComplex");
+        }
+    }
+
+    #[test]
+    fn a_text_is_refused_as_soon_as_it_is_too_long() {
+        let message =
+            MessageTemplate::parse("{% for i in range(2000) %}0123456789{% endfor %}").expect("valid");
+        let error = message.render(4, &BTreeMap::new()).expect_err("20,000 characters");
+        assert_eq!(error.to_string(), "the text for the recipient in row 5 has more than 4096 characters");
+    }
+
+    #[test]
+    fn a_text_of_the_greatest_length_is_made_whatever_its_letters() {
+        let message = MessageTemplate::parse("{{ '😀' * 4096 }}").expect("valid");
+        assert_eq!(message.render(0, &BTreeMap::new()).map(|text| text.chars().count()), Ok(MAX_TEXT));
     }
 
     #[test]

@@ -25,19 +25,21 @@ impl RateLimit {
     pub fn new(per_second: u32, burst: Option<u32>, now: Instant) -> Self {
         let mut limit =
             Self { per_second: 1, interval: Duration::ZERO, tolerance: Duration::ZERO, even_at: now };
-        limit.set(per_second, burst);
+        limit.set(per_second, burst, now);
         limit.even_at = now + limit.tolerance;
         limit
     }
 
-    /// Changes the limit from now on.
-    pub fn set(&mut self, per_second: u32, burst: Option<u32>) {
+    /// Changes the limit from now on. What was owed to the old one is forgiven down to the most that the new one can be
+    /// owed, the state right after a message: otherwise a greater rate would begin with the long wait of the smaller one.
+    pub fn set(&mut self, per_second: u32, burst: Option<u32>, now: Instant) {
         let per_second = per_second.max(1);
         self.per_second = per_second;
         let burst = burst.unwrap_or(per_second / DEFAULT_BURST_PER_SECOND).max(1);
         // Rounded up, so that the rate is never above the limit.
         self.interval = Duration::from_nanos(1_000_000_000_u64.div_ceil(u64::from(per_second)));
         self.tolerance = self.interval * (burst - 1);
+        self.even_at = self.even_at.min(now + self.tolerance + self.interval);
     }
 
     /// Messages per second.
@@ -90,6 +92,40 @@ mod tests {
                     let allowed = f64::from(burst) + f64::from(rate) * (*to - *from).as_secs_f64();
                     prop_assert!(f64::from(u32::try_from(j - i + 1).expect("small")) <= allowed + 1e-6);
                 }
+            }
+        }
+
+        #[test]
+        fn a_changed_limit_waits_no_longer_than_its_own_interval(
+            (rate, burst) in (1_u32..2000, 1_u32..50),
+            (new_rate, new_burst) in (1_u32..2000, 1_u32..50),
+            messages in 0_u32..100,
+        ) {
+            let now = origin();
+            let mut limit = RateLimit::new(rate, Some(burst), now);
+            for _ in 0..messages {
+                limit.take(now + limit.wait(now));
+            }
+            limit.set(new_rate, Some(new_burst), now);
+            prop_assert!(limit.wait(now) <= limit.interval);
+        }
+
+        #[test]
+        fn setting_the_same_limit_again_changes_nothing(
+            rate in 1_u32..2000,
+            burst in 1_u32..50,
+            waits in prop::collection::vec(0_u64..20_000, 1..200),
+        ) {
+            let mut now = origin();
+            let mut limit = RateLimit::new(rate, Some(burst), now);
+            for wait in waits {
+                now += Duration::from_micros(wait);
+                if limit.wait(now).is_zero() {
+                    limit.take(now);
+                }
+                let before = limit.clone();
+                limit.set(rate, Some(burst), now);
+                prop_assert_eq!(limit.wait(now), before.wait(now));
             }
         }
     }

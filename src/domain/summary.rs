@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::ids::ObjectKey;
@@ -93,9 +94,29 @@ fn chat_outcome(recipient: &Recipient, row: &Row) -> ChatOutcome {
     ChatOutcome {
         chat: recipient.chat.clone(),
         outcome: row.outcome,
-        time: row.time.map(Time),
+        time: row.time.map(whole_seconds),
         attempts: i32::try_from(row.attempts).unwrap_or(i32::MAX),
         message_id: (!row.message_id.is_empty()).then(|| row.message_id.clone()),
         error,
+    }
+}
+
+/// A time as a status holds it: the API server gives back whole seconds, and a status with more would never equal what
+/// is stored.
+fn whole_seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_outcome_is_the_same_after_it_was_stored() {
+        let recipient = Recipient { chat: "15550100".into(), skip: String::new(), params: BTreeMap::new() };
+        let time = "2026-11-23T10:00:00.987Z".parse().expect("time");
+        let shown = chat_outcome(&recipient, &Row::known(Outcome::Sent, 1, time));
+        let stored = serde_json::to_value(&shown).and_then(serde_json::from_value).expect("round trip");
+        assert_eq!(shown, stored);
     }
 }
