@@ -108,8 +108,9 @@ fn text_of(id: MessageId) -> String {
 /// Seconds, or a date as in RFC 9110 §10.2.3.
 fn wait_of(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are a very long wait, not none: the channel bounds it.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let until = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
     Some(Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO))
@@ -173,7 +174,10 @@ mod tests {
         assert_eq!(wait(Some("120")), Some(120));
         assert_eq!(wait(Some("Mon, 23 Nov 2026 10:00:30 GMT")), Some(30));
         assert_eq!(wait(Some("Mon, 23 Nov 2026 09:00:00 GMT")), Some(0));
+        assert_eq!(wait(Some("18446744073709551615")), Some(u64::MAX));
+        assert_eq!(wait(Some("99999999999999999999999")), Some(u64::MAX));
         assert_eq!(wait(Some("soon")), None);
+        assert_eq!(wait(Some("-1")), None);
         assert_eq!(wait(None), None);
     }
 
