@@ -30,8 +30,11 @@ pub(super) struct Lane {
 }
 
 enum Window {
-    /// The claim is being stored; it may bring so many rows.
-    Claiming(usize),
+    /// The claim is being stored; it may bring so many rows, chosen by this policy.
+    Claiming {
+        rows: usize,
+        policy: SendPolicy,
+    },
     Open(OpenWindow),
 }
 
@@ -81,7 +84,7 @@ impl Lane {
         let idempotent =
             channel.and_then(|channel| channel.spec.http.as_ref()).is_some_and(|http| http.idempotent);
         let resend = idempotent || broadcast.spec.on_unknown == OnUnknown::Resend;
-        self.policy = SendPolicy { retry: broadcast.spec.retry, resend, idempotent };
+        self.follow(SendPolicy { retry: broadcast.spec.retry, resend, idempotent });
         let pace = broadcast.spec.pacing.and_then(|pacing| u32::try_from(pacing.messages_per_second).ok());
         match (pace, &mut self.rate) {
             (None, rate) => *rate = None,
@@ -93,12 +96,27 @@ impl Lane {
         }
     }
 
+    /// Treats answers by this policy from now on. Rows that it would not send are forgotten: when their claim is released
+    /// they are what they were. Pages that rest by the earlier policy are looked at again.
+    fn follow(&mut self, policy: SendPolicy) {
+        if self.policy == policy {
+            return;
+        }
+        self.policy = policy;
+        self.resting.clear();
+        for window in self.windows.values_mut() {
+            if let Window::Open(open) = window {
+                open.todo.retain(|row| policy.due(&row.before).is_some());
+            }
+        }
+    }
+
     /// Rows that are claimed, or about to be, and not sent yet.
     pub(super) fn unsent(&self) -> usize {
         self.windows
             .values()
             .map(|window| match window {
-                Window::Claiming(rows) => *rows,
+                Window::Claiming { rows, .. } => *rows,
                 Window::Open(open) => open.todo.len(),
             })
             .sum()
@@ -138,13 +156,22 @@ impl Lane {
     /// Begins to claim rows of a page.
     pub(super) fn begin_claim(&mut self, page: &PageSummary, budget: usize) {
         self.resting.remove(&page.index);
-        self.windows.insert(page.index, Window::Claiming(budget));
+        self.windows.insert(page.index, Window::Claiming { rows: budget, policy: self.policy });
     }
 
     /// Leaves a page alone until then.
     pub(super) fn rest_page(&mut self, page: usize, until: Instant) {
         self.windows.remove(&page);
         self.resting.insert(page, until);
+    }
+
+    /// Nothing of a page that was to be claimed is due before then, by the policy that it was looked at with.
+    pub(super) fn not_due(&mut self, page: usize, until: Instant) {
+        if let Some(Window::Claiming { policy, .. }) = self.windows.remove(&page)
+            && policy == self.policy
+        {
+            self.resting.insert(page, until);
+        }
     }
 
     /// Takes in a stored claim.
@@ -230,6 +257,14 @@ impl Lane {
         }
     }
 
+    /// The page of an open window.
+    pub(super) fn page_key(&self, page: usize) -> Option<ObjectKey> {
+        match self.windows.get(&page) {
+            Some(Window::Open(open)) => Some(open.claim.window().page.clone()),
+            _ => None,
+        }
+    }
+
     /// The window to ask for on a page.
     pub(super) fn window(&self, page: &PageSummary, rows: std::ops::Range<usize>) -> PlannedWindow {
         PlannedWindow {
@@ -242,9 +277,17 @@ impl Lane {
     }
 }
 
-/// Whether a Broadcast may send at all, as far as it is itself concerned.
+/// Whether a Broadcast may send at all, as far as it is itself concerned. One that is complete never does again, also when
+/// Unknown chats could be sent to again by what its channel says since.
 pub(super) fn is_sending(broadcast: &Broadcast, uid: &BroadcastUid) -> bool {
-    let restarted = broadcast.status.as_ref().is_some_and(|status| status.restarted_by.is_some());
+    let ended = broadcast
+        .status
+        .as_ref()
+        .is_some_and(|status| status.restarted_by.is_some() || status.completion_time.is_some());
     let same = broadcast.metadata.uid.as_deref() == Some(uid.as_str());
-    same && !broadcast.spec.paused && broadcast.metadata.deletion_timestamp.is_none() && !restarted
+    same && !broadcast.spec.paused && broadcast.metadata.deletion_timestamp.is_none() && !ended
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@
 
 mod tasks;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,24 +13,21 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use super::account::Account;
+use super::account::{Account, Way};
 use super::lane::{Lane, is_sending};
 use super::status::StatusWriter;
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
 use crate::domain::answer::Answer;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
-use crate::domain::outcome::Row;
 use crate::domain::rate::RateLimit;
-use crate::domain::token::MessageToken;
 use crate::ledger::LedgerError;
-use crate::providers::gateway::Gateway;
-use tasks::{Claimed, Event};
+use tasks::{Answered, Claimed, Event};
 
 /// Rows that are claimed ahead where there is no rate limit: two pages, so that the next page's claim is stored while
 /// this page is sent. At 20,000 messages/s it is 25 ms of work.
 const UNLIMITED_AHEAD: usize = 500;
-/// A page whose claim failed is left alone for so long.
+/// A page whose claim or recovery failed is left alone for so long.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait without looking, in case a signal was missed.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -44,6 +41,10 @@ pub(super) struct Sender {
     next_lane: usize,
     in_flight: usize,
     recovering: HashSet<ObjectKey>,
+    /// Pages whose recovery failed, and when to try it again.
+    unrecovered: HashMap<ObjectKey, Instant>,
+    /// When to look at all Broadcasts at the latest.
+    next_look: Instant,
     status: StatusWriter,
     events: UnboundedSender<Event>,
     inbox: UnboundedReceiver<Event>,
@@ -62,6 +63,8 @@ impl Sender {
             next_lane: 0,
             in_flight: 0,
             recovering: HashSet::new(),
+            unrecovered: HashMap::new(),
+            next_look: clock::monotonic(),
             status,
             events,
             inbox,
@@ -113,13 +116,15 @@ impl Sender {
         if let Some(channel) = self.account.observe(channel.clone(), now, wall) {
             self.read_account(channel);
         }
-        if changed || self.lanes.is_empty() {
+        if changed || self.lanes.is_empty() || now >= self.next_look {
+            self.next_look = now + LONGEST_WAIT;
             self.look_at_broadcasts(channel.as_deref(), now);
-            self.recover_orphans();
+            self.recover_orphans(now);
         }
         let active = self.lanes.iter().filter(|lane| !lane.is_idle()).count();
-        if let Some(channel) = &channel {
-            self.status.show(channel, &self.account.health(now), active, now, wall);
+        match &channel {
+            Some(channel) => self.status.show(channel, &self.account.health(now), active, now, wall),
+            None => self.status.forget(),
         }
         if self.is_ending || !self.account.is_open(now) {
             self.lanes.iter_mut().for_each(Lane::drop_unsent);
@@ -154,7 +159,8 @@ impl Sender {
     }
 
     /// Claims of processes that are gone become Unknown.
-    fn recover_orphans(&mut self) {
+    fn recover_orphans(&mut self, now: Instant) {
+        self.unrecovered.retain(|_, again| now < *again);
         let orphans: Vec<(BroadcastUid, ObjectKey)> = self
             .lanes
             .iter()
@@ -166,7 +172,7 @@ impl Sender {
                 page.claim.as_ref().is_some_and(|claim| !self.context.ledger.answers_for(claim))
             })
             .map(|(uid, page)| (uid, page.key.clone()))
-            .filter(|(_, page)| !self.recovering.contains(page))
+            .filter(|(_, page)| !self.recovering.contains(page) && !self.unrecovered.contains_key(page))
             .collect();
         for (uid, page) in orphans {
             self.recovering.insert(page.clone());
@@ -206,21 +212,22 @@ impl Sender {
             let now = clock::monotonic();
             let wakes =
                 self.lanes.iter().filter_map(|lane| lane.wakes_in(now)).chain(self.account.wakes_in(now));
-            let wakes = wakes.min().unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+            let look = self.next_look.saturating_duration_since(now);
+            let wakes = wakes.min().unwrap_or(LONGEST_WAIT).min(look);
             let ready = self.lanes.iter().filter_map(|lane| lane.ready_in(now)).min();
             let Some(ready) = ready.filter(|_| !self.is_ending) else { return wakes };
             if !ready.is_zero() {
                 return wakes.min(ready);
             }
             match self.account.may_send(self.in_flight, now) {
-                Ok(gateway) => self.send_one(&gateway, now),
+                Ok(way) => self.send_one(way, now),
                 Err(wait) => return wakes.min(wait.unwrap_or(LONGEST_WAIT)),
             }
         }
     }
 
     /// Starts the next request, of the lane whose turn it is.
-    fn send_one(&mut self, gateway: &Gateway, now: Instant) {
+    fn send_one(&mut self, way: Way, now: Instant) {
         let number = self.lanes.len();
         let turn = (0..number)
             .map(|step| (self.next_lane + step) % number)
@@ -235,7 +242,7 @@ impl Sender {
         let Some((page, claimed)) = self.lanes[turn].take(now) else { return };
         self.account.take(now);
         self.in_flight += 1;
-        self.spawn_send(gateway.clone(), turn, page, claimed);
+        self.spawn_send(way, turn, page, claimed);
     }
 
     /// Stores results that are due.
@@ -251,11 +258,9 @@ impl Sender {
     fn take(&mut self, event: Event) {
         let now = clock::monotonic();
         match event {
-            Event::Opened(read) => self.account.open(read, now),
+            Event::Opened(version, read) => self.account.open(version, read, now),
             Event::Claimed { lane, page, result } => self.claimed(&lane, page, result, now),
-            Event::Answered { lane, page, row, before, token, answer } => {
-                self.answered(&lane, page, row, &before, &token, answer, now);
-            }
+            Event::Answered(answered) => self.answered(answered, now),
             Event::Recorded { lane, page, was_last, result } => {
                 if let Err(error) = result {
                     tracing::error!(channel = %self.key, page, %error, "results could not be stored");
@@ -264,8 +269,13 @@ impl Sender {
                     lane.recorded(page, was_last);
                 }
             }
-            Event::Recovered { page } => {
+            Event::Recovered { page, result } => {
                 self.recovering.remove(&page);
+                if let Err(error) = result {
+                    tracing::warn!(%page, %error, "claim of an earlier process is not recovered yet");
+                    self.unrecovered.insert(page, now + CLAIM_RETRY);
+                    self.next_look = self.next_look.min(now + CLAIM_RETRY);
+                }
             }
         }
     }
@@ -288,7 +298,7 @@ impl Sender {
             }
             Ok(Claimed::NotBefore(time)) => {
                 let wait = Duration::try_from(time.duration_since(wall)).unwrap_or(Duration::ZERO);
-                lane.rest_page(page, now + wait);
+                lane.not_due(page, now + wait);
             }
             Ok(Claimed::Nothing) => lane.rest_page(page, now + CLAIM_RETRY),
             Err(LedgerError::Sealed { .. } | LedgerError::Gone { .. } | LedgerError::Claimed { .. }) => {
@@ -301,31 +311,26 @@ impl Sender {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn answered(
-        &mut self,
-        lane: &BroadcastUid,
-        page: usize,
-        row: usize,
-        before: &Row,
-        token: &MessageToken,
-        answer: Answer,
-        now: Instant,
-    ) {
+    fn answered(&mut self, answered: Answered, now: Instant) {
+        let Answered { token, before, door, answer } = answered;
         let wall = clock::now();
         self.in_flight -= 1;
-        if let Answer::Accepted { message_id } = &answer
+        if let Some(Answer::Accepted { message_id }) = &answer
             && !message_id.is_empty()
         {
             // Its receipt may come before the row is recorded.
             let ids = &self.context.observed.pages.message_ids;
             ids.note(&token.broadcast, token.page, std::iter::once((token.row, message_id.as_str())));
         }
-        let Some(lane) = self.lane(lane) else { return };
-        let (result, effect) = lane.policy.settle(before, answer, wall);
-        lane.answered(page, row, result.clone(), now);
+        let Some(lane) = self.lane(&token.broadcast) else { return };
+        let Some(answer) = answer else {
+            lane.answered(token.page, token.row, None, now);
+            return;
+        };
+        let (result, effect) = lane.policy.settle(&before, answer, wall);
+        lane.answered(token.page, token.row, result.clone(), now);
         self.context.metrics.answered(&self.key, result.as_ref().map(|row| row.outcome));
-        self.account.feel(effect, now, wall);
+        self.account.feel(door, effect, now, wall);
     }
 
     fn lane(&mut self, uid: &BroadcastUid) -> Option<&mut Lane> {

@@ -9,6 +9,7 @@ use kube::api::PostParams;
 use tokio::task::JoinHandle;
 
 use super::Context;
+use super::account::Version;
 use crate::api::{BroadcastChannel, ChannelStatus};
 use crate::cluster::within;
 use crate::domain::channel_verdict::{Health, channel_status};
@@ -23,7 +24,7 @@ pub(super) struct StatusWriter {
     key: ObjectKey,
     writing: Option<JoinHandle<()>>,
     last: Option<Instant>,
-    shown: Option<(Option<i64>, Health, usize)>,
+    shown: Option<(Version, Health, usize)>,
     is_behind: bool,
 }
 
@@ -41,7 +42,7 @@ impl StatusWriter {
         now: Instant,
         wall: Timestamp,
     ) {
-        let wanted = (channel.metadata.generation, health.clone(), active);
+        let wanted = (Version::of(channel), health.clone(), active);
         if self.shown.as_ref() == Some(&wanted) && !self.is_behind {
             return;
         }
@@ -59,6 +60,12 @@ impl StatusWriter {
             self.writing =
                 Some(tokio::spawn(write(self.context.clone(), self.key.clone(), channel.clone(), status)));
         }
+    }
+
+    /// There is no channel to write to.
+    pub(super) fn forget(&mut self) {
+        self.shown = None;
+        self.is_behind = false;
     }
 
     /// When there is something to write.

@@ -4,30 +4,43 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::super::account::{self, Opened, Trouble};
+use super::super::account::{self, DoorNumber, Opened, Trouble, Version, Way};
 use super::super::lane::Due;
 use super::Sender;
 use crate::api::BroadcastChannel;
 use crate::clock;
 use crate::domain::answer::{Answer, SendPolicy};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
-use crate::domain::outcome::Row;
+use crate::domain::outcome::{Outcome, Row};
 use crate::domain::token::MessageToken;
 use crate::domain::window::{Choice, next_window};
-use crate::ledger::{AfterRecord, ClaimedRow, LedgerError, PlannedWindow, RecordedClaim};
-use crate::providers::gateway::Gateway;
+use crate::ledger::{AfterRecord, ClaimedRow, Ledger, LedgerError, PlannedWindow, RecordedClaim};
+
+/// Longest wait for the page before an Unknown row is sent again. It is in memory, and only a slow write of it is in the
+/// way; who waited longer would send long after the last look at the brakes.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What was spawned reports with one of these.
 pub(super) enum Event {
-    Opened(Result<Opened, Trouble>),
+    Opened(Version, Result<Opened, Trouble>),
     Claimed { lane: BroadcastUid, page: usize, result: Result<Claimed, LedgerError> },
-    Answered { lane: BroadcastUid, page: usize, row: usize, before: Row, token: MessageToken, answer: Answer },
+    Answered(Answered),
     Recorded { lane: BroadcastUid, page: usize, was_last: bool, result: Result<(), LedgerError> },
-    Recovered { page: ObjectKey },
+    Recovered { page: ObjectKey, result: Result<(), LedgerError> },
+}
+
+/// What became of one message.
+pub(super) struct Answered {
+    pub(super) token: MessageToken,
+    pub(super) before: Row,
+    pub(super) door: DoorNumber,
+    /// `None` when it was not sent after all.
+    pub(super) answer: Option<Answer>,
 }
 
 pub(super) enum Claimed {
@@ -38,9 +51,12 @@ pub(super) enum Claimed {
 
 impl Sender {
     pub(super) fn read_account(&self, channel: Arc<BroadcastChannel>) {
-        let (context, key) = (self.context.clone(), self.key.clone());
-        let lost = Event::Opened(Err(Trouble::interrupted()));
-        self.spawn(lost, async move { Event::Opened(account::read(&context, &key, &channel).await) });
+        let (context, key, version) = (self.context.clone(), self.key.clone(), Version::of(&channel));
+        let lost = Event::Opened(version.clone(), Err(Trouble::interrupted()));
+        self.spawn(
+            lost,
+            async move { Event::Opened(version, account::read(&context, &key, &channel).await) },
+        );
     }
 
     pub(super) fn spawn_claim(&self, plan: PlannedWindow, policy: SendPolicy, budget: usize) {
@@ -62,17 +78,25 @@ impl Sender {
         });
     }
 
-    pub(super) fn spawn_send(&self, gateway: Gateway, turn: usize, page: usize, claimed: ClaimedRow) {
+    pub(super) fn spawn_send(&self, way: Way, turn: usize, page: usize, claimed: ClaimedRow) {
         let lane = &self.lanes[turn];
+        let Way { gateway, door } = way;
         let ClaimedRow { row, recipient, before } = claimed;
         let token = MessageToken { broadcast: lane.uid.clone(), page, row };
-        let (uid, broadcast, template) = (lane.uid.clone(), lane.key.clone(), lane.template.clone());
+        let (broadcast, template) = (lane.key.clone(), lane.template.clone());
         let (metrics, channel) = (self.context.metrics.clone(), self.key.clone());
-        let report = move |answer| Event::Answered { lane: uid, page, row, before, token, answer };
-        let id = MessageToken { broadcast: lane.uid.clone(), page, row }.to_string();
+        let resend = (before.outcome == Outcome::Unknown).then(|| lane.page_key(page)).flatten();
+        let ledger = self.context.ledger.clone();
+        let id = token.to_string();
+        let report = move |answer| Event::Answered(Answered { token, before, door, answer });
         let lost =
             Answer::Unknown { code: "Interrupted".into(), detail: "the request was interrupted".into() };
-        self.spawn(report.clone()(lost), async move {
+        self.spawn(report.clone()(Some(lost)), async move {
+            if let Some(key) = resend
+                && !is_still_unknown(&ledger, &key, row).await
+            {
+                return report(None);
+            }
             let answer = match template.render(row, &recipient.params) {
                 Ok(text) => {
                     let started = clock::monotonic();
@@ -87,7 +111,7 @@ impl Sender {
                     detail: error.to_string(),
                 },
             };
-            report(answer)
+            report(Some(answer))
         });
     }
 
@@ -106,15 +130,10 @@ impl Sender {
     pub(super) fn spawn_recovery(&self, uid: BroadcastUid, page: ObjectKey) {
         let ledger = self.context.ledger.clone();
         let metrics = self.context.metrics.clone();
-        let lost = Event::Recovered { page: page.clone() };
+        let lost = Event::Recovered { page: page.clone(), result: Err(LedgerError::Abandoned) };
         self.spawn(lost, async move {
-            match ledger.recover(&page, &uid).await {
-                Ok(rows) => metrics.orphaned(rows),
-                Err(error) => {
-                    tracing::warn!(page = %page, %error, "claim of an earlier process is not recovered yet");
-                }
-            }
-            Event::Recovered { page }
+            let result = ledger.recover(&page, &uid).await.map(|rows| metrics.orphaned(rows));
+            Event::Recovered { page, result }
         });
     }
 
@@ -125,6 +144,15 @@ impl Sender {
             let mut report = report;
             report.event = Some(work.await);
         });
+    }
+}
+
+/// The last look before a message that may have arrived already: a receipt may have come since its row was claimed.
+async fn is_still_unknown(ledger: &Ledger, page: &ObjectKey, row: usize) -> bool {
+    match tokio::time::timeout(LAST_LOOK, ledger.read(page)).await {
+        Ok(Ok(content)) => content.rows().get(row).is_some_and(|row| row.outcome == Outcome::Unknown),
+        // It stays Unknown, and is claimed again.
+        Ok(Err(_)) | Err(_) => false,
     }
 }
 

@@ -1,0 +1,173 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::address_guard::AddressPolicy;
+use crate::clock;
+
+const WALL: fn() -> Timestamp = || "2026-11-23T10:00:00Z".parse().expect("time");
+
+fn channel(uid: &str, generation: i64, spec: Value, status: Value) -> Arc<BroadcastChannel> {
+    let mut channel = json!({
+        "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastChannel",
+        "metadata": {"name": "sms", "namespace": "shop", "uid": uid, "generation": generation},
+        "spec": {"provider": "HTTP", "http": {"url": "http://127.0.0.1:1/"}},
+        "status": status,
+    });
+    let Value::Object(spec) = spec else { panic!("an object") };
+    channel["spec"].as_object_mut().expect("an object").extend(spec);
+    Arc::new(serde_json::from_value(channel).expect("should be a channel"))
+}
+
+fn plain(uid: &str, generation: i64) -> Arc<BroadcastChannel> {
+    channel(uid, generation, json!({}), Value::Null)
+}
+
+fn at_another_url(uid: &str, generation: i64) -> Arc<BroadcastChannel> {
+    channel(uid, generation, json!({"http": {"url": "http://127.0.0.1:2/"}}), Value::Null)
+}
+
+fn opened(channel: &BroadcastChannel, token: &str) -> Opened {
+    // Another test may have set it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let loopback = "127.0.0.0/8".parse().expect("range");
+    let http = channel.spec.http.as_ref().expect("http");
+    let gateway =
+        Gateway::new(http, Some(token), &Arc::new(AddressPolicy::new(vec![loopback]))).expect("gateway");
+    Opened { gateway, token: Some(token.into()) }
+}
+
+/// Looks at a channel, reads it if that is wanted, and opens its door.
+fn enter(account: &mut Account, channel: &Arc<BroadcastChannel>, token: &str, now: Instant) {
+    assert!(account.observe(Some(channel.clone()), now, WALL()).is_some(), "should want to read");
+    account.open(Version::of(channel), Ok(opened(channel, token)), now);
+}
+
+fn door(account: &mut Account, now: Instant) -> Option<DoorNumber> {
+    account.may_send(0, now).ok().map(|way| way.door)
+}
+
+fn unreachable() -> ChannelEffect {
+    ChannelEffect::Unreachable("connection refused".into())
+}
+
+fn refused() -> ChannelEffect {
+    ChannelEffect::Halt(SenderTrouble::AuthenticationFailed, String::new())
+}
+
+#[test]
+fn another_channel_of_the_same_name_is_read_anew_and_owes_nothing() {
+    let now = clock::monotonic();
+    for gap in [false, true] {
+        let mut account = Account::new();
+        enter(&mut account, &plain("first", 1), "token", now);
+        let way = door(&mut account, now).expect("should be open");
+        account.feel(way, ChannelEffect::Throttle(Some(Duration::from_secs(60))), now, WALL());
+        assert_eq!(door(&mut account, now), None);
+
+        if gap {
+            assert!(account.observe(None, now, WALL()).is_none());
+        }
+        let second = at_another_url("second", 1);
+        assert!(account.observe(Some(second.clone()), now, WALL()).is_some(), "its settings are read");
+        assert_eq!(door(&mut account, now), None, "nothing goes to the gateway of the first");
+        account.open(Version::of(&second), Ok(opened(&second, "token")), now);
+        assert!(door(&mut account, now).is_some(), "the wait was of the first");
+    }
+}
+
+#[test]
+fn a_corrected_url_is_used_at_once_and_late_failures_of_the_old_one_do_not_count() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    enter(&mut account, &plain("uid", 1), "token", now);
+    let old = door(&mut account, now).expect("should be open");
+    for _ in 0..20 {
+        account.feel(old, unreachable(), now, WALL());
+    }
+    assert!(matches!(account.health(now), Health::Waiting("GatewayUnreachable", _)));
+
+    let corrected = at_another_url("uid", 2);
+    assert!(account.observe(Some(corrected.clone()), now, WALL()).is_some());
+    assert!(!account.is_open(now), "nothing goes to the old url");
+    assert_eq!(door(&mut account, now), None, "nothing goes to the old url");
+    account.feel(old, unreachable(), now, WALL());
+    account.open(Version::of(&corrected), Ok(opened(&corrected, "token")), now);
+    account.feel(old, unreachable(), now, WALL());
+    assert!(door(&mut account, now).is_some());
+    assert_eq!(account.health(now), Health::Ready);
+}
+
+#[test]
+fn settings_that_were_read_before_a_change_are_read_again() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    let (before, after) = (plain("uid", 1), at_another_url("uid", 2));
+    assert!(account.observe(Some(before.clone()), now, WALL()).is_some());
+    assert!(account.observe(Some(after.clone()), now, WALL()).is_none(), "one reading at a time");
+    account.open(Version::of(&before), Ok(opened(&before, "token")), now);
+    assert_eq!(door(&mut account, now), None);
+    enter(&mut account, &after, "token", now);
+    assert!(door(&mut account, now).is_some());
+}
+
+#[test]
+fn a_late_refusal_of_the_old_token_does_not_condemn_the_new_one() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    let channel = plain("uid", 1);
+    enter(&mut account, &channel, "old", now);
+    let old = door(&mut account, now).expect("should be open");
+    account.feel(old, refused(), now, WALL());
+    assert_eq!(door(&mut account, now), None);
+
+    enter(&mut account, &channel, "new", now);
+    account.feel(old, refused(), now, WALL());
+    let new = door(&mut account, now).expect("should still be open");
+    account.feel(new, refused(), now, WALL());
+    assert_eq!(door(&mut account, now), None, "this one is refused itself");
+}
+
+#[test]
+fn the_same_token_is_not_tried_again_at_once() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    let channel = plain("uid", 1);
+    enter(&mut account, &channel, "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    account.feel(way, refused(), now, WALL());
+    enter(&mut account, &channel, "token", now);
+    assert_eq!(door(&mut account, now), None);
+    assert!(
+        account.observe(Some(channel.clone()), now, WALL()).is_none(),
+        "the Secret is polled, not hammered"
+    );
+    let later = now + REFUSED_RETRY;
+    enter(&mut account, &channel, "token", later);
+    assert!(door(&mut account, later).is_some());
+}
+
+#[test]
+fn a_changed_spec_ends_a_wait_that_the_gateway_asked_for_and_goes_on_with_one_message() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    enter(&mut account, &plain("uid", 1), "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    account.feel(way, ChannelEffect::Throttle(Some(Duration::from_secs(u64::MAX))), now, WALL());
+    assert_eq!(door(&mut account, now), None);
+    let slower = channel("uid", 2, json!({"limits": {"messagesPerSecond": 5}}), Value::Null);
+    let later = now + Duration::from_secs(1);
+    enter(&mut account, &slower, "token", later);
+    assert!(door(&mut account, later).is_some());
+    assert_eq!(account.second_of_work(500), 1);
+}
+
+#[test]
+fn a_wait_outlives_the_process_unless_the_spec_was_changed_since() {
+    let now = clock::monotonic();
+    let status = json!({"observedGeneration": 1, "throttledUntil": "2026-11-23T10:00:40Z"});
+    for (generation, waits) in [(1, true), (2, false)] {
+        let mut account = Account::new();
+        enter(&mut account, &channel("uid", generation, json!({}), status.clone()), "token", now);
+        assert_eq!(door(&mut account, now).is_none(), waits, "generation {generation}");
+    }
+}
