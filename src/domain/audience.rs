@@ -1,26 +1,30 @@
 //! An audience, from inline chats and CSV texts to rows: normalised, without duplicates, and with nothing dropped. What
 //! cannot be sent to is a row too, with the reason why.
 
-use std::collections::{BTreeMap, HashSet};
+mod paging;
+mod quotes;
 
-use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::page::{Page, Recipient};
+use super::page::Recipient;
+use super::page_csv::bytes_of;
 use crate::api::Chat;
 
-/// Rows of a page at most: with typical rows a page then stays below 50 KB, outcomes included.
-pub const MAX_PAGE_ROWS: usize = 250;
-/// Bytes of recipients in a page at most, unless a single row is longer.
-pub const MAX_PAGE_BYTES: usize = 16 * 1024;
+pub use paging::{MAX_PAGE_ROWS, digest, pages};
+
 /// Rows of an audience at most: 4,000 pages, which is what an API server keeps without trouble.
 pub const MAX_ROWS: usize = 1_000_000;
 /// Longest chat id, in characters.
 const MAX_CHAT: usize = 128;
 /// Digits of a phone number or numeric chat id: E.164 has 15 at most, Telegram ids 16.
 const CHAT_DIGITS: std::ops::RangeInclusive<usize> = 3..=20;
-/// Longest value of a parameter, in characters, and most parameters of a recipient.
+/// Longest value of a parameter, in characters.
 const MAX_VALUE: usize = 1024;
+/// Most parameter names of an audience: each is a column of its pages.
 const MAX_PARAMS: usize = 32;
+/// Most bytes of all values of a recipient, as they stand in a page: far more than a text has room for, and little enough
+/// for one row to fit into a page.
+const MAX_VALUES: usize = 32 * 1024;
 /// Columns that can hold the chat, the first one found.
 const CHAT_COLUMNS: [&str; 3] = ["chat", "id", "phone"];
 
@@ -50,6 +54,24 @@ pub enum AudienceError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A parameter of an inline chat cannot be used.
+    #[error(
+        "recipients.chats has a parameter \"{name}\", which cannot be used in a message: names have letters, digits and _ \
+         only, and begin with a letter or _"
+    )]
+    BadParameter {
+        /// Its name.
+        name: String,
+    },
+    /// The recipients have too many different parameters.
+    #[error(
+        "the recipients have more than {MAX_PARAMS} different parameter names, \"{name}\" is one too many: use the same \
+         names for all recipients, and leave out what the message does not use"
+    )]
+    TooManyParameters {
+        /// The first name that is too many.
+        name: String,
+    },
     /// It is no CSV.
     #[error("{source_name} cannot be read as CSV: {problem}")]
     NotCsv {
@@ -73,6 +95,8 @@ impl AudienceError {
         match self {
             Self::NoChatColumn { .. } => "NoChatColumn",
             Self::BadHeader { .. } => "InvalidColumn",
+            Self::BadParameter { .. } => "InvalidParameter",
+            Self::TooManyParameters { .. } => "TooManyParameters",
             Self::NotCsv { .. } => "InvalidCsv",
             Self::Empty => "EmptyAudience",
             Self::TooLarge => "AudienceTooLarge",
@@ -85,15 +109,19 @@ impl AudienceError {
 pub struct Audience {
     recipients: Vec<Recipient>,
     seen: HashSet<String>,
+    params: BTreeSet<String>,
 }
 
 impl Audience {
     /// Adds inline chats.
     ///
     /// # Errors
-    /// When the audience grows too large.
+    /// When the audience grows too large, or has parameters that cannot be used.
     pub fn add_chats(&mut self, chats: &[Chat]) -> Result<(), AudienceError> {
         for chat in chats {
+            if let Some(name) = chat.params.keys().find(|name| !is_variable(name)) {
+                return Err(AudienceError::BadParameter { name: name.chars().take(64).collect() });
+            }
             let params = chat.params.iter().map(|(name, value)| (name.clone(), value.trim().to_owned()));
             self.add(&chat.id, params.filter(|(_, value)| !value.is_empty()).collect())?;
         }
@@ -106,17 +134,22 @@ impl Audience {
     /// When the text as a whole makes no sense. A bad row is a row with a reason.
     pub fn add_csv(&mut self, source_name: &str, text: &str) -> Result<(), AudienceError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let delimiter = delimiter_of(text);
+        let not_csv = |problem| AudienceError::NotCsv { source_name: source_name.to_owned(), problem };
+        if let Some(line) = quotes::unclosed(text, delimiter) {
+            return Err(not_csv(format!(
+                "the quote that opens in line {line} is not closed before the field ends: close it, or write \"\" for a \
+                 quote within quotes"
+            )));
+        }
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
-            .delimiter(delimiter_of(text))
+            .delimiter(delimiter)
             .from_reader(text.as_bytes());
         let mut columns: Option<Columns> = None;
         for record in reader.records() {
-            let record = record.map_err(|error| AudienceError::NotCsv {
-                source_name: source_name.to_owned(),
-                problem: error.to_string(),
-            })?;
+            let record = record.map_err(|error| not_csv(error.to_string()))?;
             if record.iter().all(|cell| cell.trim().is_empty()) {
                 continue;
             }
@@ -161,12 +194,14 @@ impl Audience {
         let Some(normal) = normalise(chat) else {
             return self.push(shown(chat), "InvalidChat: not a phone number or chat id".into(), params);
         };
-        if params.len() > MAX_PARAMS || params.values().any(|value| value.chars().count() > MAX_VALUE) {
-            return self.push(
-                normal,
-                format!("ParameterTooLong: at most {MAX_VALUE} characters"),
-                BTreeMap::new(),
-            );
+        let values = || params.values().map(String::as_str);
+        if values().any(|value| value.chars().count() > MAX_VALUE) {
+            let reason = format!("ParameterTooLong: at most {MAX_VALUE} characters");
+            return self.push(normal, reason, BTreeMap::new());
+        }
+        if values().map(bytes_of).sum::<usize>() > MAX_VALUES {
+            let reason = format!("ParametersTooLong: at most {} KiB together", MAX_VALUES / 1024);
+            return self.push(normal, reason, BTreeMap::new());
         }
         if !self.seen.insert(normal.clone()) {
             return self.push(normal, "Duplicate: the chat is in the audience already".into(), params);
@@ -185,6 +220,15 @@ impl Audience {
         }
         // A row that is never sent needs no parameters, and they may be what is wrong with it.
         let params = if skip.is_empty() { params } else { BTreeMap::new() };
+        for name in params.keys() {
+            if self.params.contains(name) {
+                continue;
+            }
+            if self.params.len() == MAX_PARAMS {
+                return Err(AudienceError::TooManyParameters { name: name.clone() });
+            }
+            self.params.insert(name.clone());
+        }
         self.recipients.push(Recipient { chat, skip, params });
         Ok(())
     }
@@ -278,145 +322,5 @@ fn shown(chat: &str) -> String {
     chat.trim().chars().filter(|c| !c.is_control()).take(MAX_CHAT).collect()
 }
 
-/// Splits an audience into pages.
-#[must_use]
-pub fn pages(recipients: Vec<Recipient>) -> Vec<Page> {
-    let mut pages = Vec::new();
-    let mut rows: Vec<Recipient> = Vec::new();
-    let mut bytes = 0;
-    for recipient in recipients {
-        let size = size_of(&recipient);
-        if !rows.is_empty() && (rows.len() == MAX_PAGE_ROWS || bytes + size > MAX_PAGE_BYTES) {
-            pages.push(Page::planned(std::mem::take(&mut rows)));
-            bytes = 0;
-        }
-        bytes += size;
-        rows.push(recipient);
-    }
-    if !rows.is_empty() {
-        pages.push(Page::planned(rows));
-    }
-    pages
-}
-
-fn size_of(recipient: &Recipient) -> usize {
-    let params: usize = recipient.params.values().map(|value| value.len() + 3).sum();
-    recipient.chat.len() + recipient.skip.len() + params + 3
-}
-
-/// Digest of a planned audience: the same chats with the same parameters in the same order have the same one.
-#[must_use]
-pub fn digest(pages: &[Page]) -> String {
-    let mut hash = Sha256::new();
-    for page in pages {
-        hash.update(page.recipients_csv());
-    }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn rows(text: &str) -> Vec<(String, String)> {
-        let mut audience = Audience::default();
-        audience.add_csv("chats.csv", text).expect("readable");
-        let recipients = audience.finish().expect("somebody");
-        recipients
-            .into_iter()
-            .map(|r| (r.chat, r.skip.split(':').next().unwrap_or_default().to_owned()))
-            .collect()
-    }
-
-    fn error(text: &str) -> &'static str {
-        let mut audience = Audience::default();
-        match audience.add_csv("chats.csv", text) {
-            Err(error) => error.category(),
-            Ok(()) => audience.finish().expect_err("should fail").category(),
-        }
-    }
-
-    fn chats(text: &str) -> Vec<String> {
-        rows(text).into_iter().map(|(chat, _)| chat).collect()
-    }
-
-    #[test]
-    fn a_header_names_the_chat_column_whatever_its_case_and_place() {
-        for text in [
-            "chat,name\n15550100,Ana\n",
-            "name,Phone\nAna,15550100\n",
-            "\u{feff}ID;name\r\n15550100;Ana\r\n",
-            "name\tid\nAna\t15550100",
-        ] {
-            assert_eq!(chats(text), ["15550100"], "{text}");
-        }
-    }
-
-    #[test]
-    fn a_list_without_header_is_one_chat_per_line() {
-        assert_eq!(chats("15550100\n\n15550101\r\n"), ["15550100", "15550101"]);
-    }
-
-    #[test]
-    fn forms_of_one_number_are_one_chat() {
-        let all = rows("chat\n+1 (555) 010-0123\n0015550100123\n15550100123\n");
-        let skips: Vec<&str> = all.iter().map(|(_, skip)| skip.as_str()).collect();
-        assert_eq!(skips, ["", "Duplicate", "Duplicate"]);
-        assert!(all.iter().all(|(chat, _)| chat == "15550100123"));
-    }
-
-    #[test]
-    fn ids_of_chat_networks_stay_as_they_are() {
-        for id in ["-1001234567890", "@channel", "123-456@g.us", "ana@example.com"] {
-            assert_eq!(normalise(id).as_deref(), Some(id));
-        }
-    }
-
-    #[test]
-    fn bad_rows_are_rows_with_a_reason() {
-        let all = rows("chat,name\n15550100,Ana,extra\n12,Bo\nnot a chat,Cy\n15550101\n,Di\n15550102,Ed\n");
-        let skips: Vec<&str> = all.iter().map(|(_, skip)| skip.as_str()).collect();
-        assert_eq!(skips, ["RaggedRow", "InvalidChat", "InvalidChat", "RaggedRow", "InvalidChat", ""]);
-    }
-
-    #[test]
-    fn a_text_that_makes_no_sense_is_refused_as_a_whole() {
-        assert_eq!(error("name,city\nAna,Madrid\n"), "NoChatColumn");
-        assert_eq!(error("name\nAna\n"), "NoChatColumn");
-        assert_eq!(error("chat,first name\n15550100,Ana\n"), "InvalidColumn");
-        assert_eq!(error("chat,name,name\n15550100,Ana,Bo\n"), "InvalidColumn");
-        assert_eq!(error(""), "EmptyAudience");
-        assert_eq!(error("chat,name\n"), "EmptyAudience");
-    }
-
-    #[test]
-    fn quoted_fields_may_hold_anything() {
-        let mut audience = Audience::default();
-        audience.add_csv("x", "chat,note\n15550100,\"a, \"\"b\"\"\nc\"\n").expect("readable");
-        assert_eq!(audience.finish().expect("one")[0].params["note"], "a, \"b\"\nc");
-    }
-
-    proptest! {
-        #[test]
-        fn pages_hold_every_row_once_and_survive_storage(
-            values in prop::collection::vec(("[0-9]{5,9}", "\\PC{0,40}"), 1..600)
-        ) {
-            let chats: Vec<Chat> = values
-                .into_iter()
-                .map(|(id, value)| Chat { id, params: BTreeMap::from([("p".to_owned(), value)]) })
-                .collect();
-            let mut audience = Audience::default();
-            audience.add_chats(&chats).expect("small");
-            let recipients = audience.finish().expect("somebody");
-            let pages = pages(recipients.clone());
-            let stored: Vec<Recipient> = pages.iter().flat_map(|page| page.recipients().to_vec()).collect();
-            prop_assert_eq!(stored, recipients);
-            for page in &pages {
-                prop_assert!(page.rows().len() <= MAX_PAGE_ROWS);
-                prop_assert!(page.recipients_csv().len() <= MAX_PAGE_BYTES * 2);
-            }
-        }
-    }
-}
+mod tests;

@@ -7,13 +7,14 @@ use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
+use super::page_csv;
 pub use crate::api::OutcomeName as Outcome;
 
-/// Longest detail kept of a gateway's error, in characters: a page of such rows stays below the API server's limits.
+/// Longest detail kept of a gateway's error, in bytes as they stand in a page. A full page may have room for less.
 pub const MAX_DETAIL: usize = 160;
-/// Longest error code kept, in characters.
+/// Longest error code kept, in bytes as they stand in a page.
 pub const MAX_CODE: usize = 64;
-/// Longest message id kept, in bytes. A longer one is dropped: half an id finds nothing.
+/// Longest message id kept, in bytes as they stand in a page. A longer one is dropped: half an id finds nothing.
 pub const MAX_MESSAGE_ID: usize = 128;
 
 /// What is known of one chat of a page.
@@ -64,7 +65,7 @@ impl Row {
     #[must_use]
     pub fn with_message_id(mut self, id: &str) -> Self {
         id.clone_into(&mut self.message_id);
-        if id.len() > MAX_MESSAGE_ID {
+        if page_csv::bytes_of(id) > MAX_MESSAGE_ID {
             self.message_id.clear();
         }
         self
@@ -118,10 +119,16 @@ fn weight(row: &Row) -> impl Ord + use<'_> {
     (evidence, try_number, rank(row.outcome), !row.code.is_empty(), Reverse(row.time), &row.code, &row.detail)
 }
 
-/// One line without control characters, cut to `longest` characters.
+/// One line without control characters and double quotes, which would take four bytes each, cut to `longest` bytes.
 fn printable(text: &str, longest: usize) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(longest).collect();
-    clean.trim().to_owned()
+    let plain = |c: char| match c {
+        '"' => '\'',
+        c if c.is_control() => ' ',
+        c => c,
+    };
+    // Nothing is shorter than its number of characters.
+    let clean: String = text.trim().chars().take(longest).map(plain).collect();
+    page_csv::cut(&clean, longest).trim().to_owned()
 }
 
 #[cfg(test)]
@@ -222,8 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_cut_and_cleaned() {
+    fn errors_are_cut_by_bytes_and_cleaned() {
         let row = Row::pending().with_error("a\nb", &"é".repeat(500));
-        assert_eq!((row.code.as_str(), row.detail.chars().count()), ("a b", MAX_DETAIL));
+        assert_eq!((row.code.as_str(), row.detail.len()), ("a b", MAX_DETAIL));
+        let row = Row::pending().with_error(&"ж".repeat(64), "no \"such\" chat");
+        assert_eq!((row.code.len(), row.detail.as_str()), (MAX_CODE, "no 'such' chat"));
+    }
+
+    #[test]
+    fn a_message_id_is_kept_whole_or_not_at_all() {
+        let id = |id: &str| Row::pending().with_message_id(id).message_id;
+        assert_eq!(id(&"m".repeat(128)).len(), 128);
+        assert_eq!(id(&"m".repeat(129)), "");
+        assert_eq!(id(&"\"".repeat(32)), "", "a quote takes four bytes in a page");
     }
 }

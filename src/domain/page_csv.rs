@@ -1,15 +1,104 @@
 //! Rows of a page as CSV, both ways. What is read back is what was written, for every text that a user can put there.
+//! Only what a gateway said is cut where a page has no room for it, so that a page stays small whatever it says.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::outcome::{Outcome, Row};
+use super::outcome::{MAX_CODE, MAX_DETAIL, MAX_MESSAGE_ID, Outcome, Row};
 use super::page::{PageError, Recipient};
 
 const OUTCOME_HEADER: [&str; 7] = ["chat", "outcome", "time", "attempts", "messageId", "code", "detail"];
 /// Columns before the parameters.
 const FIXED_COLUMNS: usize = 2;
+
+/// Bytes of both texts of a page together, as they stand in its JSON. With names, owner, claim and counts a page then stays
+/// below 50 KiB, which the guidance on the scalability of custom resources asks for.
+pub(super) const MAX_TEXTS: usize = 48_128;
+/// Bytes of the header of the outcomes.
+pub(super) const OUTCOME_HEADER_BYTES: usize = 51;
+/// Bytes of outcome, time, attempts, separators and the end of a line.
+const OUTCOME_FRAME: usize = 9 + 24 + 3 + 6 + 2;
+/// What a page keeps at least of a message id, a code and a detail, in bytes. A shorter code says nothing.
+const LEAST: Cut = Cut { message_id: 96, code: 8, detail: 0 };
+/// How much of what a gateway said is kept, the first that fits. Details go first, ids last: they find receipts.
+const CUTS: [Cut; 8] = [
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: MAX_DETAIL },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 120 },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 80 },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 40 },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 0 },
+    Cut { message_id: MAX_MESSAGE_ID, code: 16, detail: 0 },
+    Cut { message_id: MAX_MESSAGE_ID, code: 8, detail: 0 },
+    LEAST,
+];
+
+/// Most bytes of the parts of a row that a gateway gives.
+#[derive(Clone, Copy)]
+struct Cut {
+    message_id: usize,
+    code: usize,
+    detail: usize,
+}
+
+impl Cut {
+    /// A message id is kept whole or not at all: half an id finds nothing. A row that was never sent keeps its reason,
+    /// which its page was planned with.
+    fn of<'a>(&self, row: &'a Row) -> [&'a str; 3] {
+        if row.outcome == Outcome::Skipped {
+            return [&row.message_id, &row.code, &row.detail];
+        }
+        let id = if bytes_of(&row.message_id) > self.message_id { "" } else { &row.message_id };
+        [id, cut(&row.code, self.code), cut(&row.detail, self.detail)]
+    }
+}
+
+/// Bytes of a CSV field as it stands in the JSON of a page: CSV doubles its quotes, and JSON escapes each of them. Counted
+/// as the API server writes it, which escapes more than is needed.
+pub(super) fn bytes_of(field: &str) -> usize {
+    measure(field).last().map_or(0, |(_, bytes)| bytes)
+}
+
+/// The longest beginning of a field that has so many bytes.
+pub(super) fn cut(field: &str, most: usize) -> &str {
+    let end = measure(field).take_while(|(_, bytes)| *bytes <= most).last().map_or(0, |(end, _)| end);
+    &field[..end]
+}
+
+/// Each beginning of a field: where it ends, and its bytes.
+fn measure(field: &str) -> impl Iterator<Item = (usize, usize)> {
+    let mut inner = 0;
+    let mut quotes = 0;
+    field.char_indices().map(move |(start, c)| {
+        if matches!(c, ',' | '"' | '\n' | '\r') {
+            quotes = 4;
+        }
+        inner += if c == '"' { 2 * json_bytes(c) } else { json_bytes(c) };
+        (start + c.len_utf8(), inner + quotes)
+    })
+}
+
+/// Bytes of a character within JSON, as Go writes it.
+fn json_bytes(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
+        c if c.is_ascii_control() => 6,
+        c => c.len_utf8(),
+    }
+}
+
+/// Bytes that the outcome of a recipient may need in the end, if what a gateway says is cut.
+pub(super) fn outcome_room(recipient: &Recipient) -> usize {
+    let texts = match recipient.skip.as_str() {
+        "" => LEAST.message_id + LEAST.code + LEAST.detail,
+        reason => {
+            let row = Row::skipped(reason);
+            bytes_of(&row.code) + bytes_of(&row.detail)
+        }
+    };
+    bytes_of(&recipient.chat) + texts + OUTCOME_FRAME
+}
 
 /// `chat,skip,<parameters…>`, a row per recipient.
 pub(super) fn write_recipients(recipients: &[Recipient]) -> String {
@@ -51,25 +140,39 @@ pub(super) fn read_recipients(text: &str) -> Result<Vec<Recipient>, PageError> {
     Ok(recipients)
 }
 
-/// One row per recipient, in the same order.
+/// One row per recipient, in the same order. What a gateway said is cut if the page has no room for it.
 pub(super) fn write_outcomes(recipients: &[Recipient], rows: &[Row]) -> String {
+    let cut = fitting_cut(recipients, rows);
     let mut writer = csv::Writer::from_writer(Vec::with_capacity(rows.len() * 80));
     write(&mut writer, OUTCOME_HEADER.into_iter());
     for (recipient, row) in recipients.iter().zip(rows) {
         let time = row.time.map(|time| time.to_string()).unwrap_or_default();
         let attempts = row.attempts.to_string();
-        let fields = [
-            recipient.chat.as_str(),
-            name(row.outcome),
-            &time,
-            &attempts,
-            &row.message_id,
-            &row.code,
-            &row.detail,
-        ];
+        let [message_id, code, detail] = cut.of(row);
+        let fields = [recipient.chat.as_str(), name(row.outcome), &time, &attempts, message_id, code, detail];
         write(&mut writer, fields.into_iter());
     }
     finish(writer)
+}
+
+/// The first cut with which a page stays as small as it should.
+fn fitting_cut(recipients: &[Recipient], rows: &[Row]) -> Cut {
+    let frames: usize = recipients.iter().map(|recipient| bytes_of(&recipient.chat) + OUTCOME_FRAME).sum();
+    let texts = |cut: &Cut| -> usize { rows.iter().flat_map(|row| cut.of(row)).map(bytes_of).sum() };
+    let planned: usize = recipients.iter().map(outcome_room).sum();
+    let [whole, shorter @ ..] = CUTS;
+    // A planned page always has this much room, and most pages need no more: then nothing else has to be counted.
+    if frames + texts(&whole) <= planned {
+        return whole;
+    }
+    let room = MAX_TEXTS.saturating_sub(OUTCOME_HEADER_BYTES + text_bytes(&write_recipients(recipients)));
+    let fits = |cut: &Cut| frames + texts(cut) <= room;
+    if fits(&whole) { whole } else { shorter.into_iter().find(fits).unwrap_or(LEAST) }
+}
+
+/// Bytes of a text within JSON.
+fn text_bytes(csv: &str) -> usize {
+    csv.chars().map(json_bytes).sum()
 }
 
 /// Reads what [`write_outcomes`] wrote, and checks that it speaks of these recipients.
