@@ -13,9 +13,9 @@ pub struct BroadcastStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default)]
     pub observed_generation: i64,
-    /// Ready, Complete and Suspended; Reconciling, Stalled and RestartRefused while True. Complete=True: every chat has its
+    /// Ready, Complete and Suspended; Reconciling, Stalled and `RestartRefused` while True. Complete=True: every chat has its
     /// outcome, and nothing more is sent. Suspended=True: stopped, with nothing in flight. Stalled=True: it needs a person,
-    /// and the message says for what. RestartRefused=True: the restart that the annotation asks for cannot be made.
+    /// and the message says for what. `RestartRefused`=True: the restart that the annotation asks for cannot be made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),

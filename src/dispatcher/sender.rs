@@ -126,7 +126,8 @@ impl Sender {
             Some(channel) => self.status.show(channel, &self.account.health(now), active, now, wall),
             None => self.status.forget(),
         }
-        if self.is_ending || !self.account.is_open(now) {
+        let is_blind = self.context.observed.blind().is_some();
+        if self.is_ending || is_blind || !self.account.is_open(now) {
             self.lanes.iter_mut().for_each(Lane::drop_unsent);
         }
         channel.is_some()
@@ -341,6 +342,8 @@ impl Sender {
     fn may_send(&self, lane: &Lane) -> bool {
         let observed = &self.context.observed;
         let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
-        !brake && observed.broadcast(&lane.key).is_some_and(|broadcast| is_sending(&broadcast, &lane.uid))
+        let is_wanted =
+            |broadcast: &Broadcast| is_sending(broadcast, &lane.uid) && observed.has_all_pages(broadcast);
+        !brake && observed.blind().is_none() && observed.broadcast(&lane.key).is_some_and(|b| is_wanted(&b))
     }
 }
