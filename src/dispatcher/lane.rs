@@ -287,7 +287,3 @@ pub(super) fn is_sending(broadcast: &Broadcast, uid: &BroadcastUid) -> bool {
     let same = broadcast.metadata.uid.as_deref() == Some(uid.as_str());
     same && !broadcast.spec.paused && broadcast.metadata.deletion_timestamp.is_none() && !ended
 }
-
-#[cfg(test)]
-#[path = "lane_tests.rs"]
-mod tests;

@@ -90,6 +90,38 @@ async fn on_unknown_resend_sends_again_until_there_is_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn taking_resend_back_takes_effect_at_once() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 40}})));
+    stage.set_faults(json!([{"do": {"statusAfterAccept": 502}}]));
+    let resend = json!({"onUnknown": "Resend", "retry": {"maxAttempts": 20, "minBackoffSeconds": 0, "maxBackoffSeconds": 0}});
+    stage.apply(&broadcast("sale", 60, resend));
+    until("second messages are sent", async || match stage.requests_now("sale") {
+        number if number > 70 => Ok(()),
+        number => Err(number),
+    })
+    .await;
+    stage.patch("sale", json!({"spec": {"onUnknown": "Hold"}})).await;
+    let at_patch = stage.requests_now("sale");
+    let done = stage.complete("sale").await;
+    assert_eq!(counts(&done).unknown, 60);
+    // What was in flight, and what left while the change was on its way; a second of work would be 40.
+    assert!(stage.requests_now("sale") <= at_patch + 20, "{at_patch} at the patch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_keeps_an_unknown_chat_from_a_second_message() {
+    let stage = Stage::new().await;
+    stage.send_receipts(&broadcast_operator::simulator::ReceiptSettings::default());
+    stage.set_faults(json!([{"do": {"statusAfterAccept": 502}}]));
+    let resend = json!({"onUnknown": "Resend", "retry": {"maxAttempts": 3, "minBackoffSeconds": 3, "maxBackoffSeconds": 3}});
+    stage.apply(&broadcast("sale", 20, resend));
+    let done = stage.complete("sale").await;
+    assert_eq!((counts(&done).delivered, counts(&done).unknown), (20, 0));
+    assert_eq!(stage.requests_now("sale"), 20, "the receipts came before the second try");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idempotent_gateway_gets_the_same_key_again_and_nobody_gets_it_twice() {
     let mut stage = Stage::bare().await;
     let settings = broadcast_operator::simulator::Settings {
