@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_all};
 use http::{Request, Response};
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
@@ -148,15 +148,8 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let receipts = receipts::serve(receipts, client, ledger, observed, metrics, close.clone());
     let mut receipts = Part::server("receipts server", receipts);
 
-    tokio::select! {
-        () = stop.cancelled() => {}
-        ended = dispatcher.ended() => return Err(ended),
-        ended = planner.ended() => return Err(ended),
-        ended = receipts.ended() => return Err(ended),
-        ended = watches.ended() => return Err(ended),
-        ended = sight.ended() => return Err(ended),
-        ended = admin.ended() => return Err(ended),
-    }
+    let parts = [&mut dispatcher, &mut planner, &mut receipts, &mut watches, &mut sight, &mut admin];
+    stopped(&stop, parts).await?;
     readiness.close("running", "the process is ending");
     match tokio::time::timeout(DRAIN_DEADLINE, dispatcher.finished()).await {
         Ok(finished) => finished?,
@@ -205,6 +198,17 @@ impl Part {
     /// Waits until it ends, as it should.
     async fn finished(self) -> Result<(), RunError> {
         self.task.await.unwrap_or_else(|source| Err(RunError::Died { part: self.name, source }))
+    }
+}
+
+/// Waits for the signal. A part that ends before it is an error.
+async fn stopped<const N: usize>(stop: &CancellationToken, parts: [&mut Part; N]) -> Result<(), RunError> {
+    let ends = select_all(parts.map(|part| Box::pin(part.ended())));
+    tokio::select! {
+        // The dispatcher ends because of the signal, at once when it is idle: that is no error.
+        biased;
+        () = stop.cancelled() => Ok(()),
+        (ended, ..) = ends => Err(ended),
     }
 }
 
@@ -324,5 +328,32 @@ where
             metrics.requested(&method, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
             answer
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A part that has ended already.
+    async fn ended_part() -> Part {
+        let part = Part::task("dispatcher", async {});
+        while !part.task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        part
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_with_the_signal_is_no_error_and_one_that_ends_before_it_is() {
+        let stop = CancellationToken::new();
+        let before = stopped(&stop, [&mut ended_part().await]).await;
+        assert!(matches!(before, Err(RunError::Ended { part: "dispatcher" })), "{before:?}");
+        stop.cancel();
+        // Often, because a choice at random would be right half of the time.
+        for _ in 0..64 {
+            let after = stopped(&stop, [&mut ended_part().await]).await;
+            assert!(after.is_ok(), "{after:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Logs: text for people, JSON for collectors. Never a chat, a text or a Secret.
 
+use std::io::IsTerminal;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +27,8 @@ pub struct InvalidFilter(#[from] tracing_subscriber::filter::ParseError);
 pub fn init(format: LogFormat, filter: &str) -> Result<(), InvalidFilter> {
     let filter = EnvFilter::try_new(filter)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Left alone on a terminal: there the variable NO_COLOR decides.
+    let builder = if std::io::stderr().is_terminal() { builder } else { builder.with_ansi(false) };
     // Only a second call fails: then the first one holds.
     let _ = match format {
         LogFormat::Text => builder.try_init(),

@@ -68,8 +68,8 @@ pub enum ProviderName {
 #[serde(rename_all = "camelCase")]
 pub struct HttpChannel {
     /// Where messages are posted to. Loopback, link-local and private addresses are refused unless the operator was
-    /// started with `--allow-address` for them.
-    #[schemars(length(min = 1, max = 2048), regex(pattern = "^https?://[^\\s/@]+.*$"))]
+    /// started with `--allow-address` for them. It may not hold a user name or password: use `tokenSecretRef`.
+    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\]+([/?#]\S*)?$"))]
     pub url: String,
     /// Bearer token for the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -83,6 +83,14 @@ pub enum AudienceError {
     /// There is nobody in it.
     #[error("the audience is empty: no source has a row with a chat")]
     Empty,
+    /// There is nobody in it who can be sent to.
+    #[error("none of the {rows} rows of the audience can be sent to; the first one is {first}")]
+    OnlyBadRows {
+        /// How many rows there are.
+        rows: usize,
+        /// What is wrong with the first.
+        first: String,
+    },
     /// There are too many in it.
     #[error("the audience has more than {MAX_ROWS} rows: split it into several Broadcasts")]
     TooLarge,
@@ -98,7 +106,7 @@ impl AudienceError {
             Self::BadParameter { .. } => "InvalidParameter",
             Self::TooManyParameters { .. } => "TooManyParameters",
             Self::NotCsv { .. } => "InvalidCsv",
-            Self::Empty => "EmptyAudience",
+            Self::Empty | Self::OnlyBadRows { .. } => "EmptyAudience",
             Self::TooLarge => "AudienceTooLarge",
         }
     }
@@ -169,9 +177,16 @@ impl Audience {
     /// The rows, in their order.
     ///
     /// # Errors
-    /// When there are none.
+    /// When there are none, or none that can be sent to: a Broadcast that reached nobody must not end as a success.
     pub fn finish(self) -> Result<Vec<Recipient>, AudienceError> {
-        if self.recipients.is_empty() { Err(AudienceError::Empty) } else { Ok(self.recipients) }
+        let rows = self.recipients.len();
+        match self.recipients.first() {
+            None => Err(AudienceError::Empty),
+            Some(first) if self.seen.is_empty() => {
+                Err(AudienceError::OnlyBadRows { rows, first: first.skip.clone() })
+            }
+            Some(_) => Ok(self.recipients),
+        }
     }
 
     fn add_record(&mut self, columns: &Columns, record: &csv::StringRecord) -> Result<(), AudienceError> {

@@ -145,16 +145,24 @@ impl Ledger {
         LedgerError::Api { page: key.clone(), source }
     }
 
-    /// A refused change says nothing about the evidence that came along: it waits for the next turn, which its own
-    /// sender takes. A page that is gone takes none.
+    /// A refused claim says nothing about the evidence that came along: it waits for the next turn, which its own sender
+    /// takes. Every other error is that of the page, and goes to all who wait: nobody would take the turn of a sender that
+    /// was answered with an error.
     fn put_back_or_refuse(key: &ObjectKey, slot: &Slot, waiting: Vec<Waiting>, error: &LedgerError) {
         for waiting in waiting {
             match error {
+                LedgerError::Claimed { .. }
+                | LedgerError::Sealed { .. }
+                | LedgerError::NothingToSend { .. } => {
+                    slot.enqueue(waiting);
+                }
                 LedgerError::Gone { .. } => waiting.answer(Err(LedgerError::Gone { page: key.clone() })),
                 LedgerError::Foreign { .. } => {
                     waiting.answer(Err(LedgerError::Foreign { page: key.clone() }));
                 }
-                _ => slot.enqueue(waiting),
+                LedgerError::Corrupt { .. } | LedgerError::Api { .. } | LedgerError::Abandoned => {
+                    waiting.answer(Err(LedgerError::Abandoned));
+                }
             }
         }
     }
@@ -193,4 +201,42 @@ fn parse(key: &ObjectKey, batch: BroadcastBatch) -> Result<Stored, LedgerError> 
     let page = crate::domain::page::Page::parse(&batch)
         .map_err(|source| LedgerError::Corrupt { page: key.clone(), source })?;
     Ok(Stored { batch, page })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::page::PageError;
+
+    /// Who waits is answered, or still waits.
+    fn is_answered(error: &LedgerError) -> bool {
+        let (key, slot) = (ObjectKey::new("shop", "sale-00000"), Slot::default());
+        let (waiting, mut answer) = Waiting::new(BroadcastUid::new("1".into()), Vec::new());
+        Ledger::put_back_or_refuse(&key, &slot, vec![waiting], error);
+        let left = slot.take_waiting().len();
+        let answered = matches!(answer.try_recv(), Ok(Err(_)));
+        assert_ne!(left == 1, answered, "{error}: it either waits or is answered");
+        answered
+    }
+
+    #[test]
+    fn evidence_waits_on_when_a_claim_is_refused_and_is_refused_with_the_page() {
+        let page = ObjectKey::new("shop", "sale-00000");
+        for refusal in [
+            LedgerError::Claimed { page: page.clone() },
+            LedgerError::Sealed { page: page.clone() },
+            LedgerError::NothingToSend { page: page.clone() },
+        ] {
+            assert!(!is_answered(&refusal), "{refusal}");
+        }
+        for error in [
+            LedgerError::Api { page: page.clone(), source: ApiError::TimedOut },
+            LedgerError::Corrupt { page: page.clone(), source: PageError::NoOutcomes },
+            LedgerError::Gone { page: page.clone() },
+            LedgerError::Foreign { page },
+            LedgerError::Abandoned,
+        ] {
+            assert!(is_answered(&error), "{error}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::plan::Planned;
 use super::{Context, PlannerError, cleanup, plan, report, restart};
@@ -26,8 +26,7 @@ pub(super) async fn reconcile(
     broadcast: Arc<Broadcast>,
     context: Arc<Context>,
 ) -> Result<Action, PlannerError> {
-    let namespace = broadcast.namespace().unwrap_or_default();
-    let span = tracing::info_span!("broadcast", namespace, name = broadcast.name_any());
+    let span = span_of(&broadcast);
     let started = clock::monotonic();
     let result = step(&broadcast, &context).instrument(span).await;
     context.metrics.reconciled(result.is_ok(), started.elapsed());
@@ -39,6 +38,12 @@ pub(super) async fn reconcile(
         Err(PlannerError::Api(error)) if error.is_conflict() => Ok(Action::requeue(OUTDATED)),
         result => result,
     }
+}
+
+/// What each line of the log says of the Broadcast. A field must not be called `name`: that is the span's own name in JSON.
+fn span_of(broadcast: &Broadcast) -> Span {
+    let namespace = broadcast.namespace().unwrap_or_default();
+    tracing::info_span!("broadcast", namespace, broadcast = broadcast.name_any())
 }
 
 async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
@@ -95,4 +100,29 @@ pub(super) fn channel_of(broadcast: &Broadcast, context: &Context) -> Option<Arc
     let resolved = broadcast.status.as_ref().and_then(|status| status.resolved.as_ref());
     let reference = resolved.map(|resolved| &resolved.channel_ref).or(broadcast.spec.channel_ref.as_ref())?;
     context.observed.channel(&ObjectKey::new(broadcast.namespace().unwrap_or_default(), &reference.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek};
+
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_broadcast_stands_in_a_json_line_beside_the_name_of_the_span() {
+        let mut broadcast = Broadcast::new("spring-sale", crate::api::BroadcastSpec::default());
+        broadcast.metadata.namespace = Some("shop".into());
+        let mut log = tempfile::tempfile().expect("a file");
+        let writer = Arc::new(log.try_clone().expect("a file"));
+        let subscriber = tracing_subscriber::fmt().json().with_writer(writer).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            span_of(&broadcast).in_scope(|| tracing::info!("audience sealed"));
+        });
+        log.rewind().expect("a file");
+        let mut line = String::new();
+        log.read_to_string(&mut line).expect("a file");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("one line of JSON");
+        let span = serde_json::json!({"name": "broadcast", "namespace": "shop", "broadcast": "spring-sale"});
+        assert_eq!(line["span"], span);
+    }
 }

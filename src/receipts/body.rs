@@ -1,6 +1,6 @@
 //! The body of a receipts request: JSON text → receipts. Pure.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -8,6 +8,9 @@ use crate::domain::outcome::{Outcome, Row};
 
 /// Longest id that is looked up, in bytes: a token has about 50, a gateway's message id at most 128.
 const MAX_ID: usize = 256;
+/// Earliest time that is believed, 2000-01-01: what is older is a clock that was never set. The API server takes no year
+/// before 0, and one such time would keep its whole page from being stored.
+const EARLIEST: Timestamp = Timestamp::constant(946_684_800, 0);
 
 /// What became of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +89,7 @@ fn receipt(raw: Raw, now: Timestamp) -> Receipt {
         Status::Read => Outcome::Read,
         Status::Failed => Outcome::Failed,
     };
-    // A gateway whose clock is ahead must not write into the future.
-    let time = raw.time.map_or(now, |time| time.min(now));
+    let time = raw.time.map_or(now, |time| believable(time, now));
     // What has a receipt has been tried once at least.
     let mut evidence = Row::known(outcome, 1, time);
     if outcome == Outcome::Failed {
@@ -96,6 +98,12 @@ fn receipt(raw: Raw, now: Timestamp) -> Receipt {
         evidence = evidence.with_error(&code, &detail);
     }
     Receipt { id: raw.id, evidence }
+}
+
+/// The time of a receipt in milliseconds, as all times of a page. A gateway whose clock is ahead must not write into the
+/// future.
+fn believable(time: Timestamp, now: Timestamp) -> Timestamp {
+    time.round(Unit::Millisecond).unwrap_or(now).min(now).max(EARLIEST)
 }
 
 #[cfg(test)]
@@ -126,6 +134,21 @@ mod tests {
     fn a_time_in_the_future_is_now() {
         let body = read(r#"{"id":"a","status":"read","time":"2036-01-01T00:00:00Z"}"#);
         assert_eq!(body.receipts[0].evidence.time, Some(now()));
+    }
+
+    #[test]
+    fn a_time_before_the_year_2000_is_that_year() {
+        for time in ["-000044-03-15T12:00:00Z", "1970-01-01T00:00:00Z", "-009999-01-02T01:59:59Z"] {
+            let body = read(&format!(r#"{{"id":"a","status":"read","time":"{time}"}}"#));
+            let time = body.receipts[0].evidence.time.expect("time");
+            assert_eq!(time.to_string(), "2000-01-01T00:00:00Z");
+        }
+    }
+
+    #[test]
+    fn times_are_kept_in_milliseconds() {
+        let body = read(r#"{"id":"a","status":"read","time":"2026-11-23T09:59:00.123456789Z"}"#);
+        assert_eq!(body.receipts[0].evidence.time.expect("time").to_string(), "2026-11-23T09:59:00.123Z");
     }
 
     #[test]

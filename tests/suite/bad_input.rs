@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::books;
-use crate::common::stage::{CHANNEL, Stage, broadcast, condition, counts};
+use crate::common::stage::{CHANNEL, Stage, broadcast, chat_id, condition, counts};
 
 /// Manifests that the API server refuses, and what it says.
 #[tokio::test(flavor = "multi_thread")]
@@ -131,11 +131,12 @@ async fn what_the_schema_cannot_see_is_a_condition_with_a_reason_and_a_cure() {
         ("header-only", csv("chat,name\n"), "EmptyAudience", ""),
         ("no-chat-column", csv("name,city\nAna,Oslo\n"), "NoChatColumn", "chat"),
         ("column-twice", csv("chat,name,name\n15550100001,a,b\n"), "InvalidColumn", "name"),
-        ("open-quote", csv("chat,name\n15550100001,\"Ana\n15550100002,Bo\n"), "EmptyAudience", ""),
+        ("open-quote", csv("chat,name\n15550100001,\"Ana\n15550100002,Bo\n"), "InvalidCsv", "in line 2"),
+        ("too-many-parameters", many_parameters(), "TooManyParameters", "same names for all recipients"),
         ("template-syntax", text("Hi {{ name"), "InvalidTemplate", ""),
         ("template-variable", text("Hi {{ nmae }}"), "MissingParameter", "nmae"),
-        ("template-filter", text("Hi {{ name | shout }}"), "InvalidTemplate", "shout"),
-        ("only-bad-rows", csv("chat,name\nnobody at all,x\n17,y\n"), "EmptyAudience", ""),
+        ("template-filter", text("Hi {{ name | shout }}"), "InvalidText", "shout"),
+        ("only-bad-rows", csv("chat,name\nnobody at all,x\n17,y\n"), "EmptyAudience", "InvalidChat"),
     ];
     for (name, spec, _, _) in &cases {
         stage.apply(&broadcast(name, 2, spec.clone()));
@@ -151,6 +152,43 @@ async fn what_the_schema_cannot_see_is_a_condition_with_a_reason_and_a_cure() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(stage.gateway.ledger().summary().requests.requests, 0);
+}
+
+/// Ten chats, each with five parameters of its own.
+fn many_parameters() -> Value {
+    let params = |chat: usize| -> Value {
+        (0..5)
+            .map(|param| (format!("p_{chat}_{param}"), json!("x")))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let chats: Vec<Value> =
+        (0..10).map(|chat| json!({"id": chat_id(chat), "params": params(chat)})).collect();
+    json!({"recipients": {"csv": null, "chats": chats}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_may_have_a_port_a_path_and_a_query_and_no_credentials() {
+    let stage = Stage::bare().await;
+    for url in [
+        "https://sms.example.com",
+        "http://gateway.shop.svc:8080/messages/@sales",
+        "https://[2001:db8::1]:8443/send?account=me@example.com",
+        "https://sms.example.com?account=sales",
+    ] {
+        stage.apply(&stage.channel("good", json!({"url": url}), json!({})));
+    }
+    for url in [
+        "https://me@sms.example.com/",
+        "https://me:secret@sms.example.com/",
+        "https:///me:secret@sms.example.com/",
+        "https://\\me:secret@sms.example.com/",
+        "https://sms.example.com/a b",
+        "ftp://sms.example.com/",
+    ] {
+        let refused = stage.try_apply(&stage.channel("bad", json!({"url": url}), json!({})));
+        assert!(refused.is_err_and(|error| error.contains("should match")), "{url}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,16 +15,8 @@ async fn the_chart_applies_with_several_settings() {
             // It may be there from the round before.
             let _ = plane.try_kubectl(&["create", "namespace", namespace], "");
         }
-        let arguments = [
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--dry-run=server",
-            "-n",
-            "broadcast-system",
-            "-f",
-            "-",
-        ];
+        // Without a namespace: each manifest has to name its own, the watched ones among them.
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
         plane.kubectl(&arguments, &manifests);
         assert_eq!(
             manifests.contains("kind: CustomResourceDefinition"),
@@ -46,12 +38,20 @@ async fn the_account_may_do_what_it_needs_and_nothing_more() {
     let account = crate::common::chart::account(plane).await;
     let as_account = format!("--as=system:serviceaccount:broadcast-system:{account}");
     let may = |verb: &str, resource: &str| {
+        // kubectl takes `kind/name`; a subresource has a flag of its own.
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let subresource = format!("--subresource={subresource}");
         plane
-            .try_kubectl(&["auth", "can-i", verb, resource, &as_account, "-A"], "")
+            .try_kubectl(&["auth", "can-i", verb, resource, &subresource, &as_account, "-A"], "")
             .is_ok_and(|answer| answer.trim() == "yes")
     };
-    for (verb, resource) in [("get", "secrets"), ("update", "broadcastbatches.broadcast-operator.dev/status")]
-    {
+    for (verb, resource) in [
+        ("get", "secrets"),
+        ("get", "configmaps"),
+        ("update", "broadcasts.broadcast-operator.dev/status"),
+        ("update", "broadcastbatches.broadcast-operator.dev/status"),
+        ("update", "broadcastchannels.broadcast-operator.dev/status"),
+    ] {
         assert!(may(verb, resource), "{verb} {resource}");
     }
     for (verb, resource) in [

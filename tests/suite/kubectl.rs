@@ -57,7 +57,7 @@ async fn kubectl_explain_describes_every_level() {
         ("broadcast.spec.recipients.csv", "CSV text with a header"),
         ("broadcast.status.counts.unknown", ""),
         ("broadcastchannel.spec.http.idempotent", "Idempotency-Key"),
-        ("broadcastbatch.status.claim", "sending"),
+        ("broadcastbatch.status.claim", "window of rows that is being sent"),
     ] {
         let text = stage.kubectl(&["explain", path]);
         let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -96,4 +96,5 @@ async fn events_tell_what_happened() {
     let events = stage.kubectl(&["get", "events", "-o", "yaml"]);
     assert!(!events.contains(&chat_id(0)), "no chat in an event");
     assert!(!stage.operator.log().contains(&chat_id(0)), "no chat in the log");
+    assert!(!stage.operator.log().contains('\u{1b}'), "no colours in a file");
 }

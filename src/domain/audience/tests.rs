@@ -118,6 +118,15 @@ fn a_recipient_with_too_much_text_is_a_row_with_a_reason() {
 }
 
 #[test]
+fn an_audience_without_anybody_to_send_to_is_refused_and_says_what_is_wrong_with_its_first_row() {
+    let mut audience = Audience::default();
+    audience.add_csv("chats.csv", "chat\nnobody at all\n17\n").expect("readable");
+    let error = audience.finish().expect_err("nobody");
+    assert_eq!(error.category(), "EmptyAudience");
+    assert!(error.to_string().contains("none of the 2 rows") && error.to_string().contains("InvalidChat"));
+}
+
+#[test]
 fn quoted_fields_may_hold_anything() {
     let mut audience = Audience::default();
     audience.add_csv("x", "chat,note\n15550100,\"a, \"\"b\"\"\nc\"\n").expect("readable");
