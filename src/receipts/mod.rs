@@ -4,7 +4,10 @@
 //! goes out only after the receipts are stored, so that a crash makes the gateway send them again.
 
 mod body;
+mod early;
 mod places;
+mod refusal;
+mod room;
 mod secrets;
 
 use std::collections::BTreeMap;
@@ -12,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::routing::post;
 use futures::future::join_all;
 use kube::Client;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::HttpChannel;
 use crate::clock;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::Row;
@@ -29,26 +32,22 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::{Metrics, ReceiptResult};
 use crate::observed::Observed;
 use body::Receipt;
-use places::Places;
-use secrets::{SigningSecrets, Untrusted};
+use early::RefusedIds;
+use places::{Named, Places};
+use refusal::Refusal;
+use room::{BodyRoom, ChannelRooms};
+use secrets::{SigningSecrets, claimed};
 
-/// Largest body that is read: about 8,000 receipts.
-const MAX_BODY: usize = 1024 * 1024;
-/// Longest time for a body to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests that are worked on at the same time; with the largest body each, that is 128 MiB.
-const MAX_REQUESTS: usize = 128;
 /// Longest wait for the answer of a send whose receipt came before it.
 const EARLY_WAIT: Duration = Duration::from_secs(2);
-/// Seconds after which a gateway may try again what could not be stored.
-const RETRY_AFTER: &str = "5";
 
 struct Context {
     ledger: Arc<Ledger>,
     observed: Observed,
     metrics: Metrics,
     secrets: SigningSecrets,
-    room: Semaphore,
+    bodies: BodyRoom,
+    channels: ChannelRooms,
 }
 
 /// Serves until `ended`.
@@ -64,58 +63,13 @@ pub async fn serve(
     ended: CancellationToken,
 ) -> std::io::Result<()> {
     let secrets = SigningSecrets::new(client);
-    let context = Context { ledger, observed, metrics, secrets, room: Semaphore::new(MAX_REQUESTS) };
+    let (bodies, channels) = (BodyRoom::default(), ChannelRooms::default());
+    let context = Context { ledger, observed, metrics, secrets, bodies, channels };
     let routes = Router::new()
         .route("/v1/namespaces/{namespace}/channels/{channel}/receipts", post(receive))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(context));
     let stopped = async move { ended.cancelled().await };
     axum::serve(listener, routes).with_graceful_shutdown(stopped).await
-}
-
-/// Why receipts were not stored.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("too many receipts at once, send them again later")]
-    Busy,
-    #[error("the body took longer than {} s, or broke off", BODY_TIMEOUT.as_secs())]
-    Incomplete,
-    #[error("the body is larger than {MAX_BODY} bytes: send fewer receipts at once")]
-    TooLarge,
-    #[error("there is no BroadcastChannel of provider HTTP with this name in this namespace")]
-    NoChannel,
-    #[error(transparent)]
-    Untrusted(#[from] Untrusted),
-    #[error(transparent)]
-    Malformed(#[from] body::BodyError),
-    #[error("failed to store the receipts, send them again")]
-    NotStored(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("some messages are not known yet, send these receipts again")]
-    TooEarly,
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = match &self {
-            Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoChannel => StatusCode::NOT_FOUND,
-            Self::Untrusted(Untrusted::NotConfigured) => StatusCode::FORBIDDEN,
-            Self::Untrusted(Untrusted::Signature(_)) => StatusCode::UNAUTHORIZED,
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::Busy
-            | Self::Untrusted(Untrusted::Secret(_) | Untrusted::Unreadable(_))
-            | Self::NotStored(_)
-            | Self::TooEarly => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        let body = axum::Json(serde_json::json!({ "error": { "message": self.to_string() } }));
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                (status, [(header::RETRY_AFTER, RETRY_AFTER)], body).into_response()
-            }
-            _ => (status, body).into_response(),
-        }
-    }
 }
 
 async fn receive(
@@ -140,56 +94,85 @@ async fn receive(
 }
 
 async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Result<(), Refusal> {
-    let _room = context.room.try_acquire().map_err(|_| Refusal::Busy)?;
     let channel = context.observed.channel(key).ok_or(Refusal::NoChannel)?;
     let http = channel.spec.http.as_ref().ok_or(Refusal::NoChannel)?;
     let (head, body) = request.into_parts();
-    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY));
-    let body = body.await.map_err(|_| Refusal::Incomplete)?.map_err(|error| too_large(&error))?;
-    context.secrets.check(&key.namespace, http, &head.headers, &body).await?;
-    let body = body::parse(&body, clock::now())?;
-    context.metrics.receipts(ReceiptResult::Malformed, body.malformed);
-    let (found, unknown) = locate(context, key, body.receipts).await;
+    let claimed = claimed(http, &head.headers)?;
+    let body = context.bodies.read(body).await?;
+    if let Some(claimed) = claimed {
+        context.secrets.check(&key.namespace, claimed, &body.bytes).await?;
+    }
+    let parsed = body::parse(&body.bytes, clock::now())?;
+    drop(body);
+    context.metrics.receipts(ReceiptResult::Malformed, parsed.malformed);
+    let room = context.channels.of(key, |channel| context.observed.channel(channel).is_some());
+    let _taken = room.take(parsed.receipts.len())?;
+    let Located { found, strangers, unknown } = locate(context, key, &room.refused, parsed.receipts).await;
     store(context, found).await?;
-    if unknown == 0 {
-        return Ok(());
-    }
-    if Places::of(&context.observed, key).has_sends_in_flight() {
-        return Err(Refusal::TooEarly);
-    }
-    // Nothing is on its way, so these are of messages that are not ours, or of deleted Broadcasts.
-    context.metrics.receipts(ReceiptResult::UnknownId, unknown);
-    Ok(())
+    // With nothing in flight, these too are of messages that are not ours, or of deleted Broadcasts.
+    let early = if Places::of(&context.observed, key).has_sends_in_flight() {
+        let ids = unknown.iter().map(|receipt| receipt.id.as_str());
+        room.refused.still_early(ids, clock::monotonic(), longest_send(http))
+    } else {
+        0
+    };
+    context.metrics.receipts(ReceiptResult::UnknownId, strangers + unknown.len() - early);
+    if early > 0 { Err(Refusal::TooEarly) } else { Ok(()) }
 }
 
-fn too_large(error: &axum::Error) -> Refusal {
-    let source = std::error::Error::source(error);
-    let is_limit = source.is_some_and(|source| source.to_string().contains("length limit"));
-    if is_limit { Refusal::TooLarge } else { Refusal::Incomplete }
+/// Longest time from a request that is in flight now until the message id in its answer is known.
+fn longest_send(channel: &HttpChannel) -> Duration {
+    Duration::from_secs(u64::try_from(channel.timeout_seconds).unwrap_or_default()) + EARLY_WAIT
 }
 
 /// Evidence by page.
 type Found = BTreeMap<(ObjectKey, BroadcastUid), Vec<(usize, Row)>>;
 
-/// Finds the rows of receipts. A receipt that is here before the answer to its send waits for that, for a while.
-async fn locate(context: &Context, channel: &ObjectKey, mut receipts: Vec<Receipt>) -> (Found, usize) {
-    let mut found = Found::new();
+/// Receipts by what their ids name.
+#[derive(Default)]
+struct Located {
+    found: Found,
+    /// Receipts of messages that are not of this channel.
+    strangers: usize,
+    /// Receipts that may be of messages whose answers are on their way.
+    unknown: Vec<Receipt>,
+}
+
+impl Located {
+    /// Looks again for what was not found before.
+    fn look(&mut self, places: &Places<'_>) {
+        for receipt in std::mem::take(&mut self.unknown) {
+            match places.find(&receipt.id) {
+                Named::Row(at) => {
+                    let rows = self.found.entry((at.page, at.broadcast)).or_default();
+                    rows.push((at.row, receipt.evidence));
+                }
+                Named::Stranger => self.strangers += 1,
+                Named::Nothing => self.unknown.push(receipt),
+            }
+        }
+    }
+}
+
+/// Finds the rows of receipts. A receipt that is here before the answer to its send waits for that, for a while, when it
+/// comes for the first time.
+async fn locate(
+    context: &Context,
+    channel: &ObjectKey,
+    refused: &RefusedIds,
+    receipts: Vec<Receipt>,
+) -> Located {
+    let mut located = Located { unknown: receipts, ..Located::default() };
     let mut changes: watch::Receiver<u64> = context.observed.changes();
     let deadline = clock::monotonic() + EARLY_WAIT;
     loop {
         changes.mark_unchanged();
         let places = Places::of(&context.observed, channel);
-        receipts.retain(|receipt| match places.find(&receipt.id) {
-            Some(at) => {
-                let rows = found.entry((at.page, at.broadcast)).or_default();
-                rows.push((at.row, receipt.evidence.clone()));
-                false
-            }
-            None => true,
-        });
+        located.look(&places);
         let left = deadline.saturating_duration_since(clock::monotonic());
-        if receipts.is_empty() || left.is_zero() || !places.has_sends_in_flight() {
-            return (found, receipts.len());
+        let ids = located.unknown.iter().map(|receipt| receipt.id.as_str());
+        if left.is_zero() || !refused.is_any_new(ids) || !places.has_sends_in_flight() {
+            return located;
         }
         drop(places);
         // The answers of sends are known a little before the caches change, so a change is not the only thing to wait for.

@@ -1,4 +1,5 @@
-//! Which row a receipt speaks of. In: a token or a message id, and the caches. Out: a page and a row, or nothing.
+//! Which row a receipt speaks of. In: a token or a message id, and the caches. Out: a page and a row, or whether it may
+//! have one later.
 
 use std::sync::Arc;
 
@@ -18,6 +19,17 @@ pub struct At {
     pub broadcast: BroadcastUid,
     /// Row in the page.
     pub row: usize,
+}
+
+/// What an id names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A message of the channel.
+    Row(At),
+    /// Nothing yet; it may be the id of a message whose answer is on its way.
+    Nothing,
+    /// No message of the channel, now or later.
+    Stranger,
 }
 
 /// The Broadcasts that were sent through one channel: a receipt settles no other channel's messages.
@@ -40,16 +52,31 @@ impl<'a> Places<'a> {
         Self { observed, namespace: &channel.namespace, broadcasts }
     }
 
-    /// The row of a token or message id.
+    /// What a token or message id names.
     #[must_use]
-    pub fn find(&self, id: &str) -> Option<At> {
-        if let Ok(token) = id.parse::<MessageToken>()
-            && self.uids().any(|uid| uid == token.broadcast)
-        {
-            return self.at(&token.broadcast, token.page, token.row);
+    pub fn find(&self, id: &str) -> Named {
+        let token = id.parse::<MessageToken>().ok();
+        if let Some(token) = token.as_ref().filter(|token| self.uids().any(|uid| uid == token.broadcast)) {
+            let page = self.observed.pages.page(self.namespace, &token.broadcast, token.page);
+            return match page {
+                Some(page) if token.row >= page.rows => Named::Stranger,
+                Some(page) => Named::Row(At {
+                    page: page.key.clone(),
+                    broadcast: token.broadcast.clone(),
+                    row: token.row,
+                }),
+                None => Named::Nothing,
+            };
         }
         let ids = &self.observed.pages.message_ids;
-        self.uids().find_map(|uid| ids.find(&uid, id).and_then(|(page, row)| self.at(&uid, page, row)))
+        let by_id =
+            self.uids().find_map(|uid| ids.find(&uid, id).and_then(|(page, row)| self.at(&uid, page, row)));
+        match by_id {
+            Some(at) => Named::Row(at),
+            // Tokens are known before they are sent: this one is of another channel or a deleted Broadcast.
+            None if token.is_some_and(|token| is_uuid(token.broadcast.as_str())) => Named::Stranger,
+            None => Named::Nothing,
+        }
     }
 
     /// Whether requests of this channel are in flight, so that an id that is unknown now may be known soon.
@@ -69,4 +96,10 @@ impl<'a> Places<'a> {
     fn uids(&self) -> impl Iterator<Item = BroadcastUid> + '_ {
         self.broadcasts.iter().filter_map(|broadcast| broadcast.uid()).map(BroadcastUid::new)
     }
+}
+
+/// Whether this is a UID as the API server makes them, and not the beginning of a message id that looks like a token.
+fn is_uuid(uid: &str) -> bool {
+    let groups = uid.split('-').map(str::len);
+    groups.eq([8, 4, 4, 4, 12]) && uid.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }

@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderMap;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::{Api, Client};
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::api::{HttpChannel, KeyRef};
 use crate::clock;
-use crate::cluster::{ApiError, within};
-use crate::webhooks::{self, Secret, Signed, WebhookError};
+use crate::cluster::{ApiError, chain, within};
+use crate::webhooks::{self, InvalidSecret, Secret, Signed, WebhookError};
 
 /// How long a secret is used without another look: a secret that was taken away counts so long.
 const FRESH: Duration = Duration::from_secs(10);
-/// A secret that does not match is looked at again when it is older than this: a rotation is noticed at once, and a
-/// forger causes one look per second at most.
+/// A secret that does not match, or cannot be used, is looked at again when it is older than this: a rotation is noticed at
+/// once, and a forger causes one look per second at most.
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// Why receipts are not taken.
+/// Why receipts are not taken. It is said to whoever asks, so it names no Secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
     /// The channel neither has a secret nor takes unsigned receipts.
@@ -30,24 +31,58 @@ pub enum Untrusted {
     /// The signature is not genuine.
     #[error(transparent)]
     Signature(#[from] WebhookError),
-    /// The channel's own secret cannot be used.
-    #[error("the signing secret of the channel cannot be used: {0}")]
-    Secret(String),
-    /// The channel's secret cannot be read now.
-    #[error("failed to read the signing secret of the channel")]
-    Unreadable(#[source] ApiError),
+    /// The channel's own secret cannot be used, or not be read now. Why is in the log.
+    #[error("the signing secret of the channel cannot be used")]
+    Unusable,
+}
+
+/// What a request must be signed with, and what it says that it is signed with.
+#[derive(Clone, Copy)]
+pub struct Claimed<'a> {
+    secret: &'a KeyRef,
+    signed: Signed<'a>,
+}
+
+/// Looks at the headers of a request, before its body is read. `None`: the channel takes it unsigned.
+pub fn claimed<'a>(
+    channel: &'a HttpChannel,
+    headers: &'a HeaderMap,
+) -> Result<Option<Claimed<'a>>, Untrusted> {
+    match &channel.signing_secret_ref {
+        Some(secret) => Ok(Some(Claimed { secret, signed: headers_of(headers)? })),
+        None if channel.allow_unsigned => Ok(None),
+        None => Err(Untrusted::NotConfigured),
+    }
 }
 
 /// Signing secrets of all channels.
 pub struct SigningSecrets {
     client: Client,
-    known: Mutex<HashMap<(String, String, String), Known>>,
+    known: Mutex<HashMap<(String, String, String), Arc<Entry>>>,
 }
+
+/// What is known of one secret. Whoever reads it holds the lock, so that a thousand requests cause one look.
+type Entry = AsyncMutex<Option<Known>>;
 
 #[derive(Clone)]
 struct Known {
+    /// When it was last asked for.
+    looked: Instant,
+    /// When it was last read.
     read: Instant,
-    secrets: Arc<[Secret]>,
+    /// `None`: it cannot be used.
+    secrets: Option<Arc<[Secret]>>,
+}
+
+/// Why a secret cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("the Secret has no such key")]
+    NoKey,
+    #[error(transparent)]
+    Invalid(#[from] InvalidSecret),
 }
 
 impl SigningSecrets {
@@ -58,49 +93,85 @@ impl SigningSecrets {
     }
 
     /// Checks that a request comes from the gateway of a channel.
-    pub async fn check(
-        &self,
-        namespace: &str,
-        channel: &HttpChannel,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> Result<(), Untrusted> {
-        let Some(reference) = &channel.signing_secret_ref else {
-            return if channel.allow_unsigned { Ok(()) } else { Err(Untrusted::NotConfigured) };
-        };
-        let signed = headers_of(headers)?;
-        let known = self.secrets(namespace, reference, FRESH).await?;
-        match webhooks::verify(&known.secrets, signed, body, clock::now()) {
-            Err(WebhookError::NoMatch) if known.read.elapsed_by(clock::monotonic()) >= RECHECK => {
-                let known = self.secrets(namespace, reference, RECHECK).await?;
-                Ok(webhooks::verify(&known.secrets, signed, body, clock::now())?)
-            }
+    pub async fn check(&self, namespace: &str, claimed: Claimed<'_>, body: &[u8]) -> Result<(), Untrusted> {
+        let Claimed { secret, signed } = claimed;
+        let verify = |secrets: &[Secret]| webhooks::verify(secrets, signed, body, clock::now());
+        let known = self.known(namespace, secret, FRESH).await?;
+        match verify(&known) {
+            Err(WebhookError::NoMatch) => Ok(verify(&self.known(namespace, secret, RECHECK).await?)?),
             checked => Ok(checked?),
         }
     }
 
-    async fn secrets(&self, namespace: &str, from: &KeyRef, max_age: Duration) -> Result<Known, Untrusted> {
-        let key = (namespace.to_owned(), from.name.clone(), from.key.clone());
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(known) = known.filter(|known| known.read.elapsed_by(clock::monotonic()) < max_age) {
-            return Ok(known);
+    /// The secrets of a key, read at most `max_age` ago or asked for just now.
+    async fn known(
+        &self,
+        namespace: &str,
+        from: &KeyRef,
+        max_age: Duration,
+    ) -> Result<Arc<[Secret]>, Untrusted> {
+        let entry = self.entry(namespace, from);
+        let mut known = entry.lock().await;
+        let is_fresh = known.as_ref().is_some_and(|known| {
+            (known.secrets.is_some() && age(known.read) < max_age) || age(known.looked) < RECHECK
+        });
+        if !is_fresh {
+            *known = Some(self.look(namespace, from, known.clone()).await);
         }
-        let api: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = within(api.get(&from.name)).await.map_err(|error| match error.is_not_found() {
-            true => Untrusted::Secret(format!("Secret {} does not exist", from.name)),
-            false => Untrusted::Unreadable(error),
-        })?;
-        let value = secret.data.as_ref().and_then(|data| data.get(&from.key));
-        let value = value
-            .ok_or_else(|| Untrusted::Secret(format!("Secret {} has no key {}", from.name, from.key)))?;
-        let secrets = Secret::parse_all(&String::from_utf8_lossy(&value.0))
-            .map_err(|error| Untrusted::Secret(error.to_string()))?;
-        let known = Known { read: clock::monotonic(), secrets: secrets.into() };
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, known| known.read.elapsed_by(clock::monotonic()) < FRESH);
-        all.insert(key, known.clone());
-        Ok(known)
+        known.as_ref().and_then(|known| known.secrets.clone()).ok_or(Untrusted::Unusable)
     }
+
+    /// Reads a secret. While the API server is in trouble, what was read before counts for its time.
+    async fn look(&self, namespace: &str, from: &KeyRef, before: Option<Known>) -> Known {
+        let now = clock::monotonic;
+        let trouble = match self.read(namespace, from).await {
+            Ok(secrets) => return Known { looked: now(), read: now(), secrets: Some(secrets.into()) },
+            Err(trouble) => trouble,
+        };
+        let KeyRef { name, key } = from;
+        let reason = chain(&trouble);
+        tracing::warn!(
+            namespace,
+            secret = name,
+            key,
+            reason,
+            "the signing secret of a channel cannot be used"
+        );
+        match before.filter(|before| trouble.is_temporary() && age(before.read) < FRESH) {
+            Some(before) => Known { looked: now(), ..before },
+            None => Known { looked: now(), read: now(), secrets: None },
+        }
+    }
+
+    async fn read(&self, namespace: &str, from: &KeyRef) -> Result<Vec<Secret>, Trouble> {
+        let api: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = within(api.get(&from.name)).await?;
+        let value = secret.data.as_ref().and_then(|data| data.get(&from.key)).ok_or(Trouble::NoKey)?;
+        Ok(Secret::parse_all(&String::from_utf8_lossy(&value.0))?)
+    }
+
+    fn entry(&self, namespace: &str, from: &KeyRef) -> Arc<Entry> {
+        let key = (namespace.to_owned(), from.name.clone(), from.key.clone());
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = all.get(&key) {
+            return entry.clone();
+        }
+        // Those that somebody reads now, or has read lately.
+        all.retain(|_, entry| {
+            entry.try_lock().map_or(true, |known| known.as_ref().is_some_and(|known| age(known.read) < FRESH))
+        });
+        all.entry(key).or_default().clone()
+    }
+}
+
+impl Trouble {
+    fn is_temporary(&self) -> bool {
+        matches!(self, Self::Api(error) if error.is_temporary())
+    }
+}
+
+fn age(time: Instant) -> Duration {
+    clock::monotonic().saturating_duration_since(time)
 }
 
 fn headers_of(headers: &HeaderMap) -> Result<Signed<'_>, WebhookError> {
@@ -108,15 +179,5 @@ fn headers_of(headers: &HeaderMap) -> Result<Signed<'_>, WebhookError> {
     match (text(webhooks::ID_HEADER), text(webhooks::TIMESTAMP_HEADER), text(webhooks::SIGNATURE_HEADER)) {
         (Some(id), Some(timestamp), Some(signatures)) => Ok(Signed { id, timestamp, signatures }),
         _ => Err(WebhookError::MissingHeaders),
-    }
-}
-
-trait Age {
-    fn elapsed_by(&self, now: Instant) -> Duration;
-}
-
-impl Age for Instant {
-    fn elapsed_by(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(*self)
     }
 }

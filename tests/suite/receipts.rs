@@ -6,14 +6,21 @@ use broadcast_operator::domain::token::MessageToken;
 use broadcast_operator::simulator::ReceiptSettings;
 use broadcast_operator::webhooks::{self, Secret};
 use kube::ResourceExt;
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::common::books;
-use crate::common::stage::{CHANNEL, SIGNING_SECRET, Stage, broadcast, counts};
+use crate::common::stage::{CHANNEL, SIGNING_SECRET, Stage, broadcast, chat_id, counts};
+use crate::common::wait::until;
 
-/// Posts receipts, with a signature of this secret or none.
+/// Posts receipts, with a signature of this secret or none. Out: the status.
 async fn post(stage: &Stage, channel: &str, secret: Option<&str>, body: &Value) -> StatusCode {
+    answer(stage, channel, secret, body).await.status()
+}
+
+/// The same. Out: the whole answer.
+async fn answer(stage: &Stage, channel: &str, secret: Option<&str>, body: &Value) -> Response {
     let url =
         stage.operator.receipts_url().replace("{namespace}", &stage.namespace).replace("{channel}", channel);
     let body = body.to_string();
@@ -26,7 +33,7 @@ async fn post(stage: &Stage, channel: &str, secret: Option<&str>, body: &Value) 
             .header(webhooks::TIMESTAMP_HEADER, now.as_second().to_string())
             .header(webhooks::SIGNATURE_HEADER, webhooks::sign(&[secret], id, now, body.as_bytes()));
     }
-    request.send().await.expect("an answer").status()
+    request.send().await.expect("an answer")
 }
 
 async fn token(stage: &Stage, name: &str, row: usize) -> String {
@@ -144,20 +151,126 @@ async fn during_a_rotation_both_secrets_are_good_and_afterwards_only_the_new_one
     assert_eq!(post(&stage, CHANNEL, Some(SIGNING_SECRET), &body).await, StatusCode::NO_CONTENT);
     stage.apply(&secret(format!("{new} {SIGNING_SECRET}")));
     for signing in [new, SIGNING_SECRET] {
-        crate::common::wait::until("the secret is good", async || {
-            match post(&stage, CHANNEL, Some(signing), &body).await {
-                StatusCode::NO_CONTENT => Ok(()),
-                other => Err(other),
-            }
+        until("the secret is good", async || match post(&stage, CHANNEL, Some(signing), &body).await {
+            StatusCode::NO_CONTENT => Ok(()),
+            other => Err(other),
         })
         .await;
     }
     stage.apply(&secret(new.into()));
-    crate::common::wait::until("the old secret is refused", async || {
+    until("the old secret is refused", async || {
         match post(&stage, CHANNEL, Some(SIGNING_SECRET), &body).await {
             StatusCode::UNAUTHORIZED => Ok(()),
             other => Err(other),
         }
     })
     .await;
+}
+
+/// A stage on which a message is in flight, and stays so.
+async fn with_a_send_in_flight() -> Stage {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({"timeoutSeconds": 60}), json!({})));
+    stage.set_faults(json!([{"when": {"chats": [chat_id(0)]}, "do": {"hangAfterAccept": {}}}]));
+    stage.apply(&broadcast("sale", 2, json!({})));
+    stage.accepted("sale", 2).await;
+    stage
+}
+
+async fn is_in_flight(stage: &Stage) -> bool {
+    let pages = stage.pages("sale").await;
+    pages.iter().any(|page| page.status.as_ref().is_some_and(|status| status.claim.is_some()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_no_broadcast_of_the_channel_holds_nothing_up_while_messages_are_sent() {
+    let stage = with_a_send_in_flight().await;
+    let (own, foreign) =
+        (token(&stage, "sale", 1).await, "0b3f9a3e-1c5e-4c8e-9d0a-7c3d2f1a9b10.0.1".to_owned());
+    let beyond = token(&stage, "sale", 249).await;
+    let body = Value::from_iter([own, foreign, beyond].map(|id| json!({"id": id, "status": "delivered"})));
+    assert_eq!(post(&stage, CHANNEL, Some(SIGNING_SECRET), &body).await, StatusCode::NO_CONTENT);
+    assert_eq!(stage.operator.metric("broadcast_receipts_total", "UnknownId").await, 2);
+    assert!(is_in_flight(&stage).await, "a message is in flight all the time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_message_id_is_refused_only_while_the_send_that_it_may_be_of_is_in_flight() {
+    let stage = with_a_send_in_flight().await;
+    let own = token(&stage, "sale", 1).await;
+    let body = json!([{"id": own, "status": "read"}, {"id": "msg-of-another-system", "status": "read"}]);
+    let refused = answer(&stage, CHANNEL, Some(SIGNING_SECRET), &body).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    // The others of the batch are stored all the same.
+    stage.wait("sale", "one is read", |broadcast| counts(broadcast).read == 1).await;
+    // As if the sends of that time had come to their end by now.
+    stage.apply(&stage.channel(CHANNEL, json!({"timeoutSeconds": 1}), json!({})));
+    until("the id counts as unknown", async || {
+        match post(&stage, CHANNEL, Some(SIGNING_SECRET), &body).await {
+            StatusCode::NO_CONTENT => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert_eq!(stage.operator.metric("broadcast_receipts_total", "UnknownId").await, 1);
+    assert!(is_in_flight(&stage).await, "a message is in flight all the time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_send_no_body_do_not_keep_others_out() {
+    let stage = Stage::new().await;
+    let url = stage.operator.receipts_url();
+    let address = url.trim_start_matches("http://").split('/').next().expect("an address");
+    let path = format!("/v1/namespaces/{}/channels/{CHANNEL}/receipts", stage.namespace);
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 9\r\nwebhook-id: 1\r\nwebhook-timestamp: 1\r\n\
+         webhook-signature: v1,AAAA\r\n\r\n["
+    );
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut connection = tokio::net::TcpStream::connect(address).await.expect("a connection");
+        connection.write_all(head.as_bytes()).await.expect("should write");
+        slow.push(connection);
+    }
+    for _ in 0..20 {
+        let status = post(&stage, CHANNEL, Some(SIGNING_SECRET), &json!([])).await;
+        assert_eq!(status, StatusCode::NO_CONTENT);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forger_learns_nothing_of_a_missing_secret_and_causes_few_looks_for_it() {
+    let stage = Stage::new().await;
+    let missing = json!({"signingSecretRef": {"name": "nowhere", "key": "signing"}});
+    stage.apply(&stage.channel("broken", missing, json!({})));
+    let first = post(&stage, "broken", Some(SIGNING_SECRET), &json!([])).await;
+    assert_eq!(first, StatusCode::SERVICE_UNAVAILABLE);
+    let looks = async || stage.operator.metric("rest_client_requests_total", "404").await;
+    let before = looks().await;
+    let started = clock::monotonic();
+    for _ in 0..50 {
+        let refused = answer(&stage, "broken", Some(SIGNING_SECRET), &json!([])).await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let text = refused.text().await.expect("text");
+        assert!(text.contains("cannot be used") && !text.contains("nowhere"), "{text}");
+    }
+    let most = started.elapsed().as_secs() + 1;
+    let looked = looks().await - before;
+    assert!(looked <= most, "{looked} looks in {most} s");
+    assert!(stage.operator.log().contains("nowhere"), "the log says which Secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_of_a_year_before_zero_does_not_keep_its_page_from_being_stored() {
+    let stage = Stage::new().await;
+    stage.apply(&broadcast("sale", 1, json!({})));
+    stage.complete("sale").await;
+    let id = token(&stage, "sale", 0).await;
+    let body = json!([{"id": id, "status": "read", "time": "-000044-03-15T12:00:00Z"}]);
+    assert_eq!(post(&stage, CHANNEL, Some(SIGNING_SECRET), &body).await, StatusCode::NO_CONTENT);
+    let done = stage.wait("sale", "it is read", |broadcast| counts(broadcast).read == 1).await;
+    let outcomes = done.status.expect("status").outcomes;
+    let time = outcomes[0].time.as_ref().expect("time");
+    assert_eq!(time.0.to_string(), "2000-01-01T00:00:00Z");
 }

@@ -1,0 +1,63 @@
+//! Why receipts were not stored, and how the gateway is told. Nothing of a Secret, and nothing that helps to forge one.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::body::BodyError;
+use super::room::{BODY_TIMEOUT, MAX_BODY};
+use super::secrets::Untrusted;
+
+/// Seconds after which a gateway may try again what could not be stored.
+const RETRY_AFTER: &str = "5";
+
+/// Why receipts were not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no room for more at the moment.
+    #[error("too many receipts at once, send them again later")]
+    Busy,
+    /// The body did not arrive.
+    #[error("the body took longer than {} s, or broke off", BODY_TIMEOUT.as_secs())]
+    Incomplete,
+    /// The body is too large.
+    #[error("the body is larger than {MAX_BODY} bytes: send fewer receipts at once")]
+    TooLarge,
+    /// There is no such channel.
+    #[error("there is no BroadcastChannel of provider HTTP with this name in this namespace")]
+    NoChannel,
+    /// It does not come from the channel's gateway.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    /// It is no list of receipts.
+    #[error(transparent)]
+    Malformed(#[from] BodyError),
+    /// The ledger did not take them.
+    #[error("failed to store the receipts, send them again")]
+    NotStored(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The answers to their sends are still on their way.
+    #[error("some messages are not known yet, send these receipts again")]
+    TooEarly,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoChannel => StatusCode::NOT_FOUND,
+            Self::Untrusted(Untrusted::NotConfigured) => StatusCode::FORBIDDEN,
+            Self::Untrusted(Untrusted::Signature(_)) => StatusCode::UNAUTHORIZED,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Busy | Self::Untrusted(Untrusted::Unusable) | Self::NotStored(_) | Self::TooEarly => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        let body = axum::Json(serde_json::json!({ "error": { "message": self.to_string() } }));
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                (status, [(header::RETRY_AFTER, RETRY_AFTER)], body).into_response()
+            }
+            _ => (status, body).into_response(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Room for requests: bytes for bodies that are read, and for each channel a number of receipts that are stored.
+//!
+//! Whose a body is shows only when it is there whole and its signature is checked. So a body takes room as its bytes come,
+//! and a request that sends slowly, or nothing, takes none. What takes longer, the wait for a send and the API server, comes
+//! after the signature and takes room of its own channel alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::early::RefusedIds;
+use super::refusal::Refusal;
+use crate::domain::ids::ObjectKey;
+
+/// Largest body that is read: about 8,000 receipts.
+pub const MAX_BODY: usize = 1024 * 1024;
+/// Longest time for a body to arrive.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of all bodies that are read or checked at the same time.
+const MAX_BYTES: usize = 64 * MAX_BODY;
+/// Receipts of a channel that are stored, or wait for the answers of their sends, at the same time: more than the
+/// largest body has, and about 10 MiB.
+const MAX_RECEIPTS: usize = 65_536;
+
+/// Room for bodies.
+pub struct BodyRoom {
+    bytes: Arc<Semaphore>,
+}
+
+/// A body, and the room that it takes until it is dropped.
+#[derive(Debug)]
+pub struct Received {
+    /// The body as it came.
+    pub bytes: Vec<u8>,
+    room: OwnedSemaphorePermit,
+}
+
+impl Default for BodyRoom {
+    fn default() -> Self {
+        Self::of(MAX_BYTES)
+    }
+}
+
+impl BodyRoom {
+    fn of(bytes: usize) -> Self {
+        Self { bytes: Arc::new(Semaphore::new(bytes)) }
+    }
+
+    /// Reads a body.
+    pub async fn read(&self, body: Body) -> Result<Received, Refusal> {
+        match tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await {
+            Ok(read) => read,
+            Err(_) => Err(Refusal::Incomplete),
+        }
+    }
+
+    async fn collect(&self, body: Body) -> Result<Received, Refusal> {
+        let mut chunks = body.into_data_stream();
+        let mut received = Received { bytes: Vec::new(), room: self.take(0)? };
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| Refusal::Incomplete)?;
+            if received.bytes.len() + chunk.len() > MAX_BODY {
+                return Err(Refusal::TooLarge);
+            }
+            received.room.merge(self.take(chunk.len())?);
+            received.bytes.extend_from_slice(&chunk);
+        }
+        Ok(received)
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let bytes = u32::try_from(bytes).map_err(|_| Refusal::TooLarge)?;
+        self.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| Refusal::Busy)
+    }
+}
+
+/// Room for the receipts of one channel.
+pub struct ChannelRoom {
+    receipts: Arc<Semaphore>,
+    /// Ids that no message had when they came.
+    pub refused: RefusedIds,
+}
+
+impl Default for ChannelRoom {
+    fn default() -> Self {
+        Self { receipts: Arc::new(Semaphore::new(MAX_RECEIPTS)), refused: RefusedIds::default() }
+    }
+}
+
+impl ChannelRoom {
+    /// Takes room for so many receipts, until it is dropped.
+    pub fn take(&self, receipts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let receipts = u32::try_from(receipts).map_err(|_| Refusal::TooLarge)?;
+        self.receipts.clone().try_acquire_many_owned(receipts).map_err(|_| Refusal::Busy)
+    }
+}
+
+/// Room for each channel.
+#[derive(Default)]
+pub struct ChannelRooms {
+    rooms: Mutex<HashMap<ObjectKey, Arc<ChannelRoom>>>,
+}
+
+impl ChannelRooms {
+    /// The room of a channel. Rooms of channels that do not exist any more are given up.
+    pub fn of(&self, channel: &ObjectKey, exists: impl Fn(&ObjectKey) -> bool) -> Arc<ChannelRoom> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(room) = rooms.get(channel) {
+            return room.clone();
+        }
+        rooms.retain(|channel, _| exists(channel));
+        rooms.entry(channel.clone()).or_default().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of which nothing comes.
+    fn stalled() -> Body {
+        Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>())
+    }
+
+    #[tokio::test]
+    async fn bodies_of_which_nothing_comes_take_no_room_from_others() {
+        let room = Arc::new(BodyRoom::default());
+        let stalled: Vec<_> = (0..1000)
+            .map(|_| {
+                let room = room.clone();
+                tokio::spawn(async move { room.read(stalled()).await.map(drop) })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        for _ in 0..200 {
+            assert_eq!(room.read(Body::from("[]")).await.expect("room").bytes, b"[]");
+        }
+        stalled.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_held_fill_the_room_and_give_it_back() {
+        let room = BodyRoom::of(100);
+        let held = room.read(Body::from(vec![b'x'; 80])).await.expect("room");
+        let refused = room.read(Body::from(vec![b'x'; 80])).await;
+        assert!(matches!(refused, Err(Refusal::Busy)), "{refused:?}");
+        drop(held);
+        assert_eq!(room.read(Body::from(vec![b'x'; 80])).await.expect("room").bytes.len(), 80);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_refused_and_takes_no_room_any_more() {
+        let room = BodyRoom::of(2 * MAX_BODY);
+        for _ in 0..4 {
+            let refused = room.read(Body::from(vec![b'x'; MAX_BODY + 1])).await;
+            assert!(matches!(refused, Err(Refusal::TooLarge)), "{refused:?}");
+        }
+        assert!(room.read(Body::from(vec![b'x'; MAX_BODY])).await.is_ok());
+    }
+
+    #[test]
+    fn a_channel_without_room_leaves_room_for_others_and_gives_it_back() {
+        let rooms = ChannelRooms::default();
+        let (busy, idle) = (ObjectKey::new("shop", "busy"), ObjectKey::new("shop", "idle"));
+        let held = rooms.of(&busy, |_| true).take(MAX_RECEIPTS).expect("room");
+        assert!(matches!(rooms.of(&busy, |_| true).take(1), Err(Refusal::Busy)));
+        assert!(rooms.of(&idle, |_| true).take(1).is_ok());
+        drop(held);
+        assert!(rooms.of(&busy, |_| true).take(1).is_ok());
+    }
+
+    #[test]
+    fn rooms_of_deleted_channels_are_given_up() {
+        let rooms = ChannelRooms::default();
+        let (gone, there) = (ObjectKey::new("shop", "gone"), ObjectKey::new("shop", "there"));
+        drop(rooms.of(&gone, |_| true));
+        drop(rooms.of(&there, |channel| channel == &there));
+        assert_eq!(rooms.rooms.lock().expect("unpoisoned").len(), 1);
+    }
+}
