@@ -12,7 +12,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::processes::{Process, free_port};
+use super::processes::{Process, free_port, remove_in_the_end};
 use super::wait::until;
 
 /// Token of the administrator.
@@ -57,6 +57,8 @@ impl ControlPlane {
         let assets = assets();
         let folder = TempDir::with_prefix("broadcast-testbed-").expect("should make a folder");
         let at = folder.path();
+        // A control plane that the tests of a binary share is never dropped.
+        remove_in_the_end(at);
         write_signing_key(at);
         std::fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n"))
             .expect("should write tokens");

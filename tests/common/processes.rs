@@ -5,16 +5,19 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The watchdog learns each process by its id (`+id`), and forgets those that we ended ourselves (`-id`).
+/// The watchdog learns each process by its id (`+id`), forgets those that we ended ourselves (`-id`), and takes away folders
+/// that we leave (`/path`).
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 while read -r change; do
   case $change in
     +*) alive="$alive ${change#+}" ;;
+    /*) folders="$folders $change" ;;
     -*) kept=; for id in $alive; do [ "$id" = "${change#-}" ] || kept="$kept $id"; done; alive=$kept ;;
   esac
 done
 [ -z "$alive" ] || kill -9 $alive 2>/dev/null
+[ -z "$folders" ] || rm -rf $folders
 "#;
 
 fn tell(change: &str) {
@@ -32,6 +35,13 @@ fn tell(change: &str) {
     });
     let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
     writeln!(pipe, "{change}").expect("should reach the watchdog");
+}
+
+/// Takes a folder away when we have ended, if it is still there then.
+pub fn remove_in_the_end(folder: &Path) {
+    let path = folder.display().to_string();
+    assert!(!path.contains(char::is_whitespace), "{path} has a space in it");
+    tell(&path);
 }
 
 /// A child process. Ends when it is dropped, and when we die.
