@@ -141,7 +141,7 @@ async fn an_idempotent_gateway_gets_the_same_key_again_and_nobody_gets_it_twice(
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_requests_pauses_the_channel_and_fails_no_chat() {
     let stage = Stage::new().await;
-    stage.set_faults(json!([{"when": {"first": 3}, "do": {"tooManyRequests": {"retryAfterSeconds": 2}}}]));
+    stage.set_faults(json!([{"when": {"first": 3}, "do": {"tooManyRequests": {"retryAfterSeconds": 5}}}]));
     stage.apply(&broadcast("sale", 200, json!({})));
     stage.wait_state("sale", "Throttled").await;
     let channel = stage.channel_now(CHANNEL).await;
@@ -151,6 +151,19 @@ async fn too_many_requests_pauses_the_channel_and_fails_no_chat() {
     assert_eq!(counts(&done).sent, 200);
     let rows = books::rows(&stage, "sale").await;
     assert!(rows.iter().all(|(_, row)| row.attempts == 1), "a wait is no attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absurd_wait_is_ended_by_changing_the_channel() {
+    let stage = Stage::new().await;
+    let wait = json!({"tooManyRequests": {"retryAfterSeconds": u64::MAX}});
+    stage.set_faults(json!([{"when": {"first": 1}, "do": wait}]));
+    stage.apply(&broadcast("sale", 20, json!({})));
+    stage.wait_state("sale", "Throttled").await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 500}})));
+    let done = stage.complete("sale").await;
+    books::check_complete(&stage, &done, 20).await;
+    assert_eq!(counts(&done).sent, 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,6 +193,23 @@ async fn an_unreachable_gateway_fails_no_chat_and_is_tried_again() {
     let done = stage.complete("sale").await;
     books::check_complete(&stage, &done, 20).await;
     assert_eq!(counts(&done).sent, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_made_again_under_its_name_sends_to_its_own_gateway() {
+    let stage = Stage::bare().await;
+    let port = crate::common::processes::free_port();
+    let dead = json!({"url": format!("http://127.0.0.1:{port}/messages/sms")});
+    stage.apply(&stage.channel(CHANNEL, dead, json!({})));
+    stage.apply(&broadcast("sale", 20, json!({})));
+    stage.wait_state("sale", "GatewayUnreachable").await;
+    stage.kubectl(&["delete", "broadcastchannel", CHANNEL]);
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({})));
+    let done = stage.complete("sale").await;
+    books::check_complete(&stage, &done, 20).await;
+    assert_eq!(counts(&done).sent, 20);
+    let ready = stage.channel_now(CHANNEL).await.status.expect("the new channel has a status of its own");
+    assert!(Condition::is_true(&ready.conditions, "Ready"), "{ready:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
