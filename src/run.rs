@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, select_all};
+use futures::future::{BoxFuture, join_all, select_all};
 use http::{Request, Response};
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
@@ -35,7 +35,7 @@ const CRD_POLL: Duration = Duration::from_secs(2);
 /// Between two looks at the state of the watches.
 const SIGHT_POLL: Duration = Duration::from_secs(2);
 /// Longest time for the parts that only have to let go, after everything in flight is recorded.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why the process ends.
 #[derive(Debug, thiserror::Error)]
@@ -158,9 +158,8 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     tracing::info!("stopped: everything that was in flight is recorded");
     close.cancel();
     // Nothing of what is left can lose anything: receipts that are not answered come again.
-    for part in [planner, receipts, watches, sight, admin] {
-        let _ = tokio::time::timeout(CLOSE_DEADLINE, part.finished()).await;
-    }
+    let rest = [planner, receipts, watches, sight, admin].map(Part::finished);
+    let _ = tokio::time::timeout(CLOSE_DEADLINE, join_all(rest)).await;
     Ok(())
 }
 

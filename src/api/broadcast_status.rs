@@ -163,7 +163,7 @@ pub struct OutcomeError {
     /// The gateway's error code, or a word of the operator's own.
     #[schemars(length(max = 64))]
     pub code: String,
-    /// What the gateway said, cut to 160 characters.
+    /// What the gateway said, cut to 160 bytes.
     #[serde(default)]
     #[schemars(length(max = 160))]
     pub message: String,
