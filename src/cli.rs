@@ -89,7 +89,12 @@ fn run_operator(args: &RunArgs) -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run::run(args)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(run::run(args));
+            // Look-ups of names cannot be interrupted, and hold nothing that matters.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            ended
+        }
         Err(error) => Err(run::RunError::Runtime(error)),
     };
     match ended {

@@ -143,8 +143,10 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let sending = dispatcher::run(Arc::new(sending), stop.clone());
     let mut dispatcher = Part::new("dispatcher", async move { sending.await.map_err(RunError::Dispatcher) });
     let mut planner = Part::task("planner", planner::run(Arc::new(planning), triggers, close.clone()));
-    let mut sight =
-        Part::task("look at the watches", show_sight(observed.clone(), readiness.clone(), close.clone()));
+    let mut sight = Part::task(
+        "look at the watches",
+        show_sight(observed.clone(), args.namespaces.clone(), readiness.clone(), close.clone()),
+    );
     let receipts = receipts::serve(receipts, client, ledger, observed, metrics, close.clone());
     let mut receipts = Part::server("receipts server", receipts);
 
@@ -211,12 +213,21 @@ async fn stopped<const N: usize>(stop: &CancellationToken, parts: [&mut Part; N]
     }
 }
 
-/// Closes the gate of the watches while one of them fails.
-async fn show_sight(observed: Observed, readiness: Readiness, ended: CancellationToken) {
+/// Closes the gate of the watches while nothing can be seen anywhere: one namespace that is refused holds up no other.
+async fn show_sight(
+    observed: Observed,
+    namespaces: Vec<String>,
+    readiness: Readiness,
+    ended: CancellationToken,
+) {
     while !ended.is_cancelled() {
-        match observed.blind() {
+        let looks: Vec<Option<String>> = match &namespaces[..] {
+            [] => vec![observed.blind("")],
+            some => some.iter().map(|namespace| observed.blind(namespace)).collect(),
+        };
+        match looks.into_iter().collect::<Option<Vec<String>>>() {
             None => readiness.open("watches"),
-            Some(reason) => readiness.close("watches", reason),
+            Some(reasons) => readiness.close("watches", reasons.join("; ")),
         }
         tokio::select! {
             () = ended.cancelled() => {}
@@ -243,20 +254,29 @@ async fn connect(metrics: &Metrics) -> Result<Client, RunError> {
     Ok(builder.with_layer(&CountRequests(metrics.clone())).build())
 }
 
-/// Waits until all three kinds are served, and may be read.
+/// Waits until all three kinds are served, and may be read in one namespace at least.
 async fn wait_for_crds(client: &Client, namespaces: &[String], readiness: &Readiness) {
+    let places: Vec<Option<&str>> = match namespaces {
+        [] => vec![None],
+        some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
+    };
     loop {
-        let namespace = namespaces.first().map(String::as_str);
-        let missing = [
-            served::<Broadcast>(client, namespace).await,
-            served::<BroadcastChannel>(client, namespace).await,
-            served::<BroadcastBatch>(client, namespace).await,
-        ];
-        let Some(reason) = missing.into_iter().find_map(Result::err) else {
+        let mut reasons = Vec::new();
+        for place in &places {
+            let seen = [
+                served::<Broadcast>(client, *place).await,
+                served::<BroadcastChannel>(client, *place).await,
+                served::<BroadcastBatch>(client, *place).await,
+            ];
+            reasons.extend(seen.into_iter().find_map(Result::err));
+        }
+        for reason in &reasons {
+            tracing::warn!("{reason}");
+        }
+        if reasons.len() < places.len() {
             return readiness.open("crds");
-        };
-        tracing::warn!("{reason}");
-        readiness.close("crds", reason);
+        }
+        readiness.close("crds", reasons.join("; "));
         clock::wait(CRD_POLL).await;
     }
 }
@@ -279,7 +299,10 @@ where
             "kind {kind} is not installed: run `broadcast-operator crds | kubectl apply --server-side -f -`, or install the chart"
         )),
         Err(error) if error.is_forbidden() => {
-            Err(format!("the operator may not list {plural}: give its account the Roles of the chart"))
+            let place = namespace.unwrap_or("all namespaces");
+            Err(format!(
+                "the operator may not list {plural} in {place}: give its account the Roles of the chart"
+            ))
         }
         Err(error @ (ApiError::Call(_) | ApiError::TimedOut)) => {
             Err(format!("failed to list {plural}: {error}"))

@@ -69,6 +69,10 @@ pub struct BroadcastStatus {
     /// The Broadcast whose chats this one took over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_from: Option<ObjectRef>,
+    /// Value of the annotation `broadcast-operator.dev/restart` that was followed last: the same value makes no second restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub restart_token: Option<String>,
     /// The Broadcast that took over this one's chats. This one sends nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_by: Option<ObjectRef>,

@@ -35,6 +35,9 @@ pub const RESTARTED_FROM_LABEL: &str = "broadcast-operator.dev/restarted-from";
 /// Annotation that asks for a restart: any new token makes the operator create the child Broadcast, once.
 pub const RESTART_ANNOTATION: &str = "broadcast-operator.dev/restart";
 
+/// Longest value of that annotation that counts, in characters.
+pub const MAX_RESTART_TOKEN: usize = 256;
+
 /// Finalizer that keeps a Broadcast until the requests in flight are recorded.
 pub const FINALIZER: &str = "broadcast-operator.dev/drain";
 

@@ -126,7 +126,7 @@ impl Sender {
             Some(channel) => self.status.show(channel, &self.account.health(now), active, now, wall),
             None => self.status.forget(),
         }
-        let is_blind = self.context.observed.blind().is_some();
+        let is_blind = self.context.observed.blind(&self.key.namespace).is_some();
         if self.is_ending || is_blind || !self.account.is_open(now) {
             self.lanes.iter_mut().for_each(Lane::drop_unsent);
         }
@@ -344,6 +344,8 @@ impl Sender {
         let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
         let is_wanted =
             |broadcast: &Broadcast| is_sending(broadcast, &lane.uid) && observed.has_all_pages(broadcast);
-        !brake && observed.blind().is_none() && observed.broadcast(&lane.key).is_some_and(|b| is_wanted(&b))
+        !brake
+            && observed.blind(&self.key.namespace).is_none()
+            && observed.broadcast(&lane.key).is_some_and(|b| is_wanted(&b))
     }
 }

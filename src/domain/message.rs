@@ -15,6 +15,10 @@ const FUEL: u64 = 50_000;
 /// Bytes of the longest text: no character has more than four.
 const MAX_TEXT_BYTES: usize = 4 * MAX_TEXT;
 
+/// Steps for the texts of one audience together: some seconds. A million texts then have a thousand steps each, and a usual
+/// one takes some dozens.
+const AUDIENCE_FUEL: u64 = 1_000_000_000;
+
 const NAME: &str = "message";
 
 /// A message that cannot be sent as it stands.
@@ -69,7 +73,7 @@ impl MessageError {
 }
 
 /// A message, ready to be made into texts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MessageTemplate {
     text: String,
     /// Absent for a text without any template in it.
@@ -133,9 +137,14 @@ impl MessageTemplate {
         if self.environment.is_none() {
             return Ok(());
         }
+        let mut bounded = self.clone();
+        if let Some(environment) = &mut bounded.environment {
+            let rows = u64::try_from(recipients.clone().count()).unwrap_or(u64::MAX);
+            environment.set_fuel(Some((AUDIENCE_FUEL / rows.max(1)).min(FUEL)));
+        }
         let rows = || recipients.clone().enumerate().filter(|(_, recipient)| recipient.skip.is_empty());
         for (row, recipient) in rows() {
-            match self.render(row, &recipient.params) {
+            match bounded.render(row, &recipient.params) {
                 Ok(_) => {}
                 Err(MessageError::MissingParameter { variable, first_row, .. }) => {
                     let lacking =

@@ -197,6 +197,12 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
 
 /// A page of the log that is not in view may be on its way; later it is lost, and so is what it says about its chats.
 fn missing_pages(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
+    if status.completion_time.is_some() {
+        // Its log has lost pages; that it was complete has not changed.
+        let reason = if status.restarted_by.is_some() { "Restarted" } else { "Succeeded" };
+        let message = format!("complete; {} of the batches of its log are left", observation.pages.len());
+        return State::Complete(reason, message);
+    }
     let sealed = status.start_time.as_ref().map_or(observation.now, |start| start.0);
     if observation.now.duration_since(sealed) < PAGES_ARRIVE_WITHIN {
         return State::Progress("Planning".into(), "waiting until all batches of the log are in view".into());

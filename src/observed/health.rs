@@ -3,19 +3,40 @@
 //! A watch that brings nothing may just have nothing to bring; one whose every try ends in an error is blind.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A watch that has failed for so long is blind. Shorter trouble, as when the API server restarts, is usual.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
-/// Without a further error for so long, a watch works: the longest wait between two tries is half of that.
-const WELL_AFTER: Duration = Duration::from_secs(60);
+/// Without a further error for so long, a watch works: two tries are never that far apart.
+const WELL_AFTER: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 struct Failing {
+    namespace: Option<String>,
     since: Instant,
     last: Instant,
+    is_refused: bool,
     error: String,
+}
+
+/// One watch: a kind, in one namespace or in all of them.
+#[derive(Clone, Debug)]
+pub struct WatchName {
+    /// Plural of the kind.
+    pub kind: String,
+    /// `None`: all namespaces.
+    pub namespace: Option<String>,
+}
+
+impl fmt::Display for WatchName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(out, "{} in namespace {namespace}", self.kind),
+            None => write!(out, "{} in all namespaces", self.kind),
+        }
+    }
 }
 
 /// The state of all watches.
@@ -23,26 +44,30 @@ struct Failing {
 pub struct WatchHealth(Mutex<HashMap<String, Failing>>);
 
 impl WatchHealth {
-    /// A try of a watch ended in an error.
-    pub fn failed(&self, watch: &str, error: String, now: Instant) {
+    /// A try of a watch ended in an error. One that is refused is blind at once: it does not come back by itself.
+    pub fn failed(&self, watch: &WatchName, error: String, is_refused: bool, now: Instant) {
         let mut all = self.lock();
-        let since =
-            all.get(watch).filter(|known| now < known.last + WELL_AFTER).map_or(now, |known| known.since);
-        all.insert(watch.to_owned(), Failing { since, last: now, error });
+        let known = all.get(&watch.to_string()).filter(|known| now < known.last + WELL_AFTER);
+        let since = known.map_or(now, |known| known.since);
+        let failing = Failing { namespace: watch.namespace.clone(), since, last: now, is_refused, error };
+        all.insert(watch.to_string(), failing);
     }
 
     /// A watch brought something.
-    pub fn works(&self, watch: &str) {
-        self.lock().remove(watch);
+    pub fn works(&self, watch: &WatchName) {
+        self.lock().remove(&watch.to_string());
     }
 
-    /// What is wrong, if a watch is blind.
-    pub fn failing(&self, now: Instant) -> Option<String> {
-        let all = self.lock();
+    /// What is wrong, if a watch that sees this namespace is blind.
+    pub fn failing(&self, namespace: &str, now: Instant) -> Option<String> {
+        let sees =
+            |failing: &Failing| failing.namespace.as_deref().is_none_or(|watched| watched == namespace);
         let blind = |failing: &Failing| {
-            failing.last >= failing.since + BLIND_AFTER && now < failing.last + WELL_AFTER
+            let for_long = failing.last >= failing.since + BLIND_AFTER;
+            (failing.is_refused || for_long) && now < failing.last + WELL_AFTER
         };
-        let (watch, failing) = all.iter().find(|(_, failing)| blind(failing))?;
+        let all = self.lock();
+        let (watch, failing) = all.iter().find(|(_, failing)| sees(failing) && blind(failing))?;
         Some(format!("the watch of {watch} fails: {}", failing.error))
     }
 
@@ -56,29 +81,42 @@ mod tests {
     use super::*;
     use crate::clock;
 
+    fn watch(namespace: Option<&str>) -> WatchName {
+        WatchName { kind: "broadcasts".into(), namespace: namespace.map(str::to_owned) }
+    }
+
     #[test]
     fn a_watch_is_blind_after_errors_for_a_while_until_it_brings_something_or_is_quiet() {
-        let health = WatchHealth::default();
+        let (health, all) = (WatchHealth::default(), watch(None));
         let start = clock::monotonic();
         let at = |seconds| start + Duration::from_secs(seconds);
-        health.failed("broadcasts", "gone".into(), at(0));
-        assert_eq!(health.failing(at(30)), None, "one error says nothing");
-        health.failed("broadcasts", "gone".into(), at(40));
-        assert_eq!(health.failing(at(41)).as_deref(), Some("the watch of broadcasts fails: gone"));
-        assert_eq!(health.failing(at(101)), None, "it has had its next try since");
-        health.failed("broadcasts", "gone".into(), at(50));
-        health.works("broadcasts");
-        assert_eq!(health.failing(at(51)), None);
+        health.failed(&all, "gone".into(), false, at(0));
+        assert_eq!(health.failing("shop", at(30)), None, "one error says nothing");
+        health.failed(&all, "gone".into(), false, at(40));
+        let reason = health.failing("shop", at(41));
+        assert_eq!(reason.as_deref(), Some("the watch of broadcasts in all namespaces fails: gone"));
+        assert_eq!(health.failing("shop", at(161)), None, "it has had its next try since");
+        health.failed(&all, "gone".into(), false, at(50));
+        health.works(&all);
+        assert_eq!(health.failing("shop", at(51)), None);
     }
 
     #[test]
     fn errors_long_apart_are_not_one_failure() {
         let health = WatchHealth::default();
         let start = clock::monotonic();
-        for minutes in [0, 2, 4] {
+        for minutes in [0, 3, 6] {
             let now = start + Duration::from_secs(minutes * 60);
-            health.failed("channels", "reset".into(), now);
-            assert_eq!(health.failing(now), None);
+            health.failed(&watch(None), "reset".into(), false, now);
+            assert_eq!(health.failing("shop", now), None);
         }
+    }
+
+    #[test]
+    fn a_refused_namespace_is_blind_at_once_and_the_others_are_not() {
+        let (health, now) = (WatchHealth::default(), clock::monotonic());
+        health.failed(&watch(Some("closed")), "forbidden".into(), true, now);
+        assert!(health.failing("closed", now).is_some());
+        assert_eq!(health.failing("shop", now), None);
     }
 }

@@ -108,10 +108,11 @@ impl Observed {
         self.pages.synced().await;
     }
 
-    /// Why the caches cannot be trusted, if a watch has been failing for a while: a stop might not be seen.
+    /// Why the caches cannot be trusted in this namespace, if a watch of it has been failing for a while: a stop might not
+    /// be seen.
     #[must_use]
-    pub fn blind(&self) -> Option<String> {
-        self.health.failing(clock::monotonic())
+    pub fn blind(&self, namespace: &str) -> Option<String> {
+        self.health.failing(namespace, clock::monotonic())
     }
 
     /// Whether all pages of a sealed Broadcast are in view. One that lost a page must not send the rest.

@@ -4,7 +4,7 @@
 //! than the one seen before is dropped, and one that a relist no longer has is deleted.
 
 use std::collections::HashMap;
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -20,7 +20,7 @@ use crate::api::{Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastChannel
 use crate::clock;
 use crate::domain::ids::ObjectKey;
 
-use super::health::WatchHealth;
+use super::health::{WatchHealth, WatchName};
 
 /// Changes waiting for the cache; taking one is cheap.
 const CHANGE_CAPACITY: usize = 256;
@@ -33,6 +33,9 @@ const ERRORS_BEFORE_NEW_WATCH: u32 = 5;
 /// little longer than this, and so notices a connection that is dead without having been closed.
 pub const WATCH_SECONDS: u32 = 60;
 
+/// Wait before a list after a failed one; doubled up to 16 s.
+const FIRST_RELIST_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Where to watch.
 #[derive(Clone, Debug)]
 pub enum Scope {
@@ -40,15 +43,6 @@ pub enum Scope {
     All,
     /// In this one.
     Namespace(String),
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => out.write_str("all namespaces"),
-            Self::Namespace(namespace) => write!(out, "namespace {namespace}"),
-        }
-    }
 }
 
 impl Scope {
@@ -117,11 +111,11 @@ where
         let number = scopes.len();
         let mut feeds = JoinSet::new();
         for scope in scopes {
-            let api = match &scope {
-                Scope::All => Api::all(client.clone()),
-                Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+            let (api, namespace) = match scope {
+                Scope::All => (Api::all(client.clone()), None),
+                Scope::Namespace(namespace) => (Api::namespaced(client.clone(), &namespace), Some(namespace)),
             };
-            let name = format!("{} in {scope}", K::plural(&()));
+            let name = WatchName { kind: K::plural(&()).into_owned(), namespace };
             let feed = Feed::<K>::new(sender.clone(), synced_sender.clone());
             feeds.spawn(feed.run(api, name, health.clone()));
         }
@@ -154,22 +148,30 @@ where
         Self { changes, synced, known: HashMap::new(), listed: None, is_synced: false }
     }
 
-    async fn run(mut self, api: Api<DeserializeGuard<K>>, name: String, health: Arc<WatchHealth>) {
+    async fn run(mut self, api: Api<DeserializeGuard<K>>, name: WatchName, health: Arc<WatchHealth>) {
+        let mut errors = 0;
         while !self.changes.is_closed() {
             let config = watcher::Config::default().timeout(WATCH_SECONDS);
             let mut events = kube::runtime::watcher(api.clone(), config).default_backoff().boxed();
-            let mut errors = 0;
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
-                        errors = 0;
-                        health.works(&name);
+                        // `Init` comes before the API server was asked for anything.
+                        if !matches!(event, Event::Init) {
+                            errors = 0;
+                            health.works(&name);
+                        }
                         self.take(event).await;
                     }
                     Err(error) => {
                         errors += 1;
-                        tracing::warn!(watch = name, %error, "watch failed, retrying");
-                        health.failed(&name, error.to_string(), clock::monotonic());
+                        tracing::warn!(watch = %name, %error, "watch failed, retrying");
+                        let is_refused = is_forbidden(&error);
+                        health.failed(&name, error.to_string(), is_refused, clock::monotonic());
+                        if is_refused {
+                            // What may not be seen holds up nothing else.
+                            self.mark_synced().await;
+                        }
                         if errors >= ERRORS_BEFORE_NEW_WATCH {
                             break;
                         }
@@ -179,6 +181,16 @@ where
                     return;
                 }
             }
+            // A list that succeeds shows at once that the watch works again, so it is tried until it does.
+            let doublings = u32::min(errors.saturating_sub(ERRORS_BEFORE_NEW_WATCH), 4);
+            clock::wait(FIRST_RELIST_WAIT * 2_u32.pow(doublings)).await;
+        }
+    }
+
+    async fn mark_synced(&mut self) {
+        if !self.is_synced {
+            self.is_synced = true;
+            let _ = self.synced.send(()).await;
         }
     }
 
@@ -212,10 +224,7 @@ where
         for object in listed.into_values() {
             self.apply(object).await;
         }
-        if !self.is_synced {
-            self.is_synced = true;
-            let _ = self.synced.send(()).await;
-        }
+        self.mark_synced().await;
     }
 
     async fn apply(&mut self, mut object: K) {
@@ -233,6 +242,17 @@ where
         if let Some(object) = self.known.remove(key) {
             let _ = self.changes.send(Change::Deleted(object)).await;
         }
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.code == 403,
+        _ => false,
     }
 }
 

@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::reconcile::uid_of;
-use super::restart::{give_back, is_needed_by_restart};
+use super::restart::{give_back, is_needed_by_restart, restart_of};
 use super::{Context, PlannerError};
 use crate::api::{Broadcast, FINALIZER};
 use crate::clock;
@@ -58,7 +58,8 @@ pub(super) async fn expire(
     let (Some(completed), Some(ttl)) = (completed, broadcast.spec.ttl_seconds_after_finished) else {
         return Ok(None);
     };
-    if is_needed_by_restart(broadcast, context) {
+    // Also a restart that waits for a person: what it is to send to is only here.
+    if restart_of(broadcast, context).is_some() {
         return Ok(Some(DRAIN_POLL));
     }
     let age = clock::now().duration_since(completed.0);

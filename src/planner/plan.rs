@@ -17,7 +17,7 @@ use crate::api::{
 use crate::clock;
 use crate::cluster::within;
 use crate::domain::audience::{digest, pages};
-use crate::domain::ids::ObjectKey;
+use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::message::MessageTemplate;
 use crate::domain::outcome::Outcome;
 use crate::domain::page::{Page, Recipient};
@@ -52,6 +52,11 @@ fn held(broadcast: &Broadcast) -> Option<Stage> {
             && Some(stalled.observed_generation) == broadcast.metadata.generation
     })?;
     Some(Stage::Stalled(stalled.reason.clone(), stalled.message.clone()))
+}
+
+/// Whether only a person can take a stage away.
+pub(super) fn is_hold(stage: &Stage) -> bool {
+    matches!(stage, Stage::Stalled(reason, _) if HOLDS.contains(&reason.as_str()))
 }
 
 /// What a plan is made for.
@@ -108,9 +113,10 @@ async fn prepare(
         Ok(recipients) => recipients,
         Err((reason, message)) => return Ok(Err(Stage::Stalled(reason, message))),
     };
-    if let Err(stage) = check_message(message, &recipients) {
-        return Ok(Err(stage));
-    }
+    let recipients = match check_message(message, recipients).await {
+        Ok(recipients) => recipients,
+        Err(stage) => return Ok(Err(stage)),
+    };
     if broadcast.spec.paused {
         return Ok(Ok(None));
     }
@@ -161,11 +167,20 @@ pub(super) async fn check_channel(
     Ok(Ok(()))
 }
 
-/// Checks that every recipient gets a text.
-pub(super) fn check_message(message: &MessageContent, recipients: &[Recipient]) -> Result<(), Stage> {
-    let checked =
-        MessageTemplate::parse(&message.text).and_then(|template| template.check(&recipients.iter()));
-    checked.map_err(|error| stalled(error.category(), &error.to_string()))
+/// Checks that every recipient gets a text. Makes all of them, on a thread that holds up nothing else.
+pub(super) async fn check_message(
+    message: &MessageContent,
+    recipients: Vec<Recipient>,
+) -> Result<Vec<Recipient>, Stage> {
+    let text = message.text.clone();
+    let checking = tokio::task::spawn_blocking(move || {
+        let checked = MessageTemplate::parse(&text).and_then(|template| template.check(&recipients.iter()));
+        checked.map(|()| recipients)
+    });
+    match checking.await {
+        Ok(checked) => checked.map_err(|error| stalled(error.category(), &error.to_string())),
+        Err(died) => Err(stalled("InvalidTemplate", &format!("the text could not be checked: {died}"))),
+    }
 }
 
 pub(super) fn stalled(reason: &str, message: &str) -> Stage {
@@ -180,23 +195,9 @@ async fn clear_leftovers(
     plan: &Plan,
 ) -> Result<Read<Vec<Page>>, PlannerError> {
     let wanted = pages(plan.recipients.clone());
-    let uid = uid_of(broadcast);
     let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
-    if let Some(foreign) = stored.iter().find(|page| page.spec.broadcast.uid != uid.as_str()) {
-        let message = format!(
-            "batch {} is of an earlier Broadcast of this name, so its chats may have the message already: nothing is sent \
-             by itself. {DECIDE}",
-            foreign.name_any()
-        );
-        return Ok(Err(("PagesOfAnotherBroadcast".into(), message)));
-    }
-    if let Some(used) = stored.iter().find(|page| was_used(page)) {
-        let message = format!(
-            "batch {} has outcomes, but this Broadcast's status is gone: it was restored without it, and its chats may have \
-             the message already, so nothing is sent. Restore the status as well, or use a new Broadcast",
-            used.name_any()
-        );
-        return Ok(Err(("StatusLost".into(), message)));
+    if let Some(refusal) = refuse_leftovers(&stored, &uid_of(broadcast)) {
+        return Ok(Err(refusal));
     }
     for page in &stored {
         let index = usize::try_from(page.spec.index).unwrap_or(usize::MAX);
@@ -206,6 +207,27 @@ async fn clear_leftovers(
         }
     }
     Ok(Ok(wanted))
+}
+
+/// Why a Broadcast must not be planned over the pages that are there, if so.
+pub(super) fn refuse_leftovers(stored: &[BroadcastBatch], uid: &BroadcastUid) -> Option<(String, String)> {
+    if let Some(foreign) = stored.iter().find(|page| page.spec.broadcast.uid != uid.as_str()) {
+        let message = format!(
+            "batch {} is of an earlier Broadcast of this name, so its chats may have the message already: nothing is sent \
+             by itself. {DECIDE}",
+            foreign.name_any()
+        );
+        return Some(("PagesOfAnotherBroadcast".into(), message));
+    }
+    if let Some(used) = stored.iter().find(|page| was_used(page)) {
+        let message = format!(
+            "batch {} has outcomes, but this Broadcast's status is gone: it was restored without it, and its chats may have \
+             the message already, so nothing is sent. Restore the status as well, or use a new Broadcast",
+            used.name_any()
+        );
+        return Some(("StatusLost".into(), message));
+    }
+    None
 }
 
 /// Whether anything was ever sent from a page.

@@ -8,6 +8,7 @@ use kube::runtime::controller::Action;
 use tracing::{Instrument, Span};
 
 use super::plan::Planned;
+use super::restart::Asked;
 use super::{Context, PlannerError, cleanup, plan, report, restart};
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
@@ -74,10 +75,16 @@ async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, Planne
 
 /// A sealed Broadcast: its status, its restart, its end.
 async fn watch_over(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
-    let refused = restart::create_child(broadcast, context).await?;
+    let refused = match restart::create_child(broadcast, context).await? {
+        Asked::Nothing => None,
+        Asked::Refused(reason) => Some(reason),
+        Asked::Followed => return Ok(Action::await_change()),
+    };
     let wait = report::report(broadcast, context, &Stage::Sealed, refused.as_deref()).await?;
+    // Nothing else may happen that shows that a page does not come any more.
+    let recheck = (!context.observed.has_all_pages(broadcast)).then_some(RECHECK);
     let expiry = cleanup::expire(broadcast, context).await?;
-    Ok([wait, expiry].into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
+    Ok([wait, expiry, recheck].into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Whether the audience is written down and may be sent to.

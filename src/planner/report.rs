@@ -8,6 +8,7 @@ use kube::api::PostParams;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
+use super::plan::is_hold;
 use super::reconcile::{channel_of, uid_of};
 use super::{Context, PlannerError};
 use crate::api::{Broadcast, BroadcastStatus, Condition};
@@ -62,7 +63,8 @@ pub(super) async fn report(
         return Ok(None);
     }
     let wait = context.pace.wait(&broadcast.uid().unwrap_or_default(), clock::monotonic());
-    if wait.is_some() {
+    // A hold must stand in the status before its reason can go away.
+    if wait.is_some() && !is_hold(stage) {
         return Ok(wait);
     }
     write(broadcast, context, status).await?;

@@ -4,16 +4,17 @@
 //! the child gets can still be sent by the source.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 
-use super::plan::{self, Plan, check_channel, check_message, stalled};
+use super::plan::{self, Plan, check_channel, check_message, refuse_leftovers, stalled};
 use super::reconcile::{is_sealed, key_of, uid_of};
 use super::{Context, PlannerError, report};
 use crate::api::{
-    Broadcast, BroadcastBatch, BroadcastSpec, Condition, Include, Lineage, ObjectRef, RESTART_ANNOTATION,
-    RESTARTED_FROM_LABEL, Resolved, RestartFrom,
+    Broadcast, BroadcastBatch, BroadcastSpec, BroadcastStatus, Condition, Include, Lineage,
+    MAX_RESTART_TOKEN, ObjectRef, RESTART_ANNOTATION, RESTARTED_FROM_LABEL, Resolved, RestartFrom,
 };
 use crate::cluster::within;
 use crate::domain::ids::ObjectKey;
@@ -57,6 +58,10 @@ pub(super) async fn prepare(
     }
     if child.spec.paused {
         return Ok(Ok(None));
+    }
+    let leftovers = context.ledger.stored_pages(&key_of(child)).await?;
+    if let Some((reason, message)) = refuse_leftovers(&leftovers, &uid_of(child)) {
+        return Ok(Err(Stage::Stalled(reason, message)));
     }
     let source = take(child, source, context).await?;
     let pages = match close_pages(&source, context).await? {
@@ -118,7 +123,7 @@ async fn check_texts(
             recipients.extend(carried_over([page].iter(), &request.include));
         }
     }
-    Ok(check_message(&resolved.message, &recipients))
+    Ok(check_message(&resolved.message, recipients).await.map(drop))
 }
 
 /// The pages of a source, in their order, all of them.
@@ -162,16 +167,21 @@ pub(super) async fn give_back(child: &Broadcast, context: &Context) -> Result<()
     Ok(())
 }
 
-/// Whether a restart has taken this Broadcast and still needs its pages.
+/// Whether a restart that may go on by itself has taken this Broadcast and still needs its pages.
 pub(super) fn is_needed_by_restart(source: &Broadcast, context: &Context) -> bool {
-    let by = source.status.as_ref().and_then(|status| status.restarted_by.as_ref());
-    let Some(by) = by else { return false };
-    let key = ObjectKey::new(source.namespace().unwrap_or_default(), &by.name);
-    context.observed.broadcast(&key).is_some_and(|child| {
+    restart_of(source, context).is_some_and(|child| {
         let conditions = child.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        !Condition::is_true(conditions, "Stalled")
+    })
+}
+
+/// The restart that has taken this Broadcast and is not sealed yet.
+pub(super) fn restart_of(source: &Broadcast, context: &Context) -> Option<Arc<Broadcast>> {
+    let by = source.status.as_ref().and_then(|status| status.restarted_by.as_ref())?;
+    let key = ObjectKey::new(source.namespace().unwrap_or_default(), &by.name);
+    context.observed.broadcast(&key).filter(|child| {
         let is_same = child.metadata.uid.as_ref() == Some(&by.uid);
-        let is_ending = child.metadata.deletion_timestamp.is_some();
-        is_same && !is_ending && !is_sealed(&child) && !Condition::is_true(conditions, "Stalled")
+        is_same && child.metadata.deletion_timestamp.is_none() && !is_sealed(child)
     })
 }
 
@@ -200,34 +210,42 @@ async fn close_pages(
     Ok(Ok(pages))
 }
 
-/// Creates the child that the annotation on a source asks for, once. Returns what is wrong with that, if anything.
-pub(super) async fn create_child(
-    source: &Broadcast,
-    context: &Context,
-) -> Result<Option<String>, PlannerError> {
-    let asked = source.annotations().get(RESTART_ANNOTATION).is_some_and(|token| !token.is_empty());
-    let status = source.status.as_ref();
-    if !asked || status.is_none_or(|status| status.restarted_by.is_some()) {
-        return Ok(None);
+/// What became of the annotation that asks for a restart.
+pub(super) enum Asked {
+    /// Nothing new.
+    Nothing,
+    /// It cannot be followed, and why.
+    Refused(String),
+    /// It was followed, and its status says so.
+    Followed,
+}
+
+/// Creates the child that the annotation on a source asks for: once for each value, so that a child that somebody deletes
+/// does not come back.
+pub(super) async fn create_child(source: &Broadcast, context: &Context) -> Result<Asked, PlannerError> {
+    let token = source.annotations().get(RESTART_ANNOTATION).filter(|token| !token.is_empty());
+    let status = source.status.clone().unwrap_or_default();
+    let Some(token) = token.map(|token| token.chars().take(MAX_RESTART_TOKEN).collect::<String>()) else {
+        return Ok(Asked::Nothing);
+    };
+    if status.restarted_by.is_some() || status.restart_token.as_ref() == Some(&token) {
+        return Ok(Asked::Nothing);
     }
     let own = ObjectRef { name: source.name_any(), uid: source.uid().unwrap_or_default() };
     let name = child_name(&own, &lineage(source, 0));
-    let key = ObjectKey::new(source.namespace().unwrap_or_default(), &name);
-    if let Some(known) = context.observed.broadcast(&key) {
-        return Ok(occupied(&known, &own));
-    }
-    let api: Api<Broadcast> = Api::namespaced(context.client.clone(), &key.namespace);
+    let api: Api<Broadcast> =
+        Api::namespaced(context.client.clone(), &source.namespace().unwrap_or_default());
     match within(api.create(&PostParams::default(), &child(source, &own, name.clone()))).await {
-        Ok(_) => {
-            tracing::info!(child = name, "restart asked for by annotation");
-            Ok(None)
-        }
+        Ok(_) => tracing::info!(child = name, "restart asked for by annotation"),
         Err(error) if error.is_already_exists() => {
-            let known = within(api.get(&name)).await?;
-            Ok(occupied(&known, &own))
+            if let Some(refusal) = occupied(&within(api.get(&name)).await?, &own) {
+                return Ok(Asked::Refused(refusal));
+            }
         }
-        Err(error) => Err(error.into()),
+        Err(error) => return Err(error.into()),
     }
+    report::write(source, context, BroadcastStatus { restart_token: Some(token), ..status }).await?;
+    Ok(Asked::Followed)
 }
 
 /// A Broadcast of the child's name that is no restart of this source.

@@ -21,7 +21,7 @@ use axum::routing::post;
 use futures::future::join_all;
 use kube::Client;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::HttpChannel;
@@ -106,9 +106,9 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     drop(body);
     context.metrics.receipts(ReceiptResult::Malformed, parsed.malformed);
     let room = context.channels.of(key, |channel| context.observed.channel(channel).is_some());
-    let _taken = room.take(parsed.receipts.len())?;
+    let taken = room.take(parsed.receipts.len())?;
     let Located { found, strangers, unknown } = locate(context, key, &room.refused, parsed.receipts).await;
-    store(context, found).await?;
+    store(context, found, taken).await?;
     // With nothing in flight, these too are of messages that are not ours, or of deleted Broadcasts.
     let early = if Places::of(&context.observed, key).has_sends_in_flight() {
         let ids = unknown.iter().map(|receipt| receipt.id.as_str());
@@ -184,7 +184,7 @@ async fn locate(
 }
 
 /// Stores evidence. In a task of its own: a gateway that hangs up takes nothing with it.
-async fn store(context: &Arc<Context>, found: Found) -> Result<(), Refusal> {
+async fn store(context: &Arc<Context>, found: Found, taken: OwnedSemaphorePermit) -> Result<(), Refusal> {
     let context = context.clone();
     let stored = tokio::spawn(async move {
         let merges = found.into_iter().map(|((page, broadcast), evidence)| {
@@ -206,7 +206,10 @@ async fn store(context: &Arc<Context>, found: Found) -> Result<(), Refusal> {
                 }
             }
         });
-        join_all(merges).await.into_iter().collect::<Result<(), LedgerError>>()
+        let stored = join_all(merges).await.into_iter().collect::<Result<(), LedgerError>>();
+        // Their room is free only now: a gateway that hangs up and repeats must not fill the memory.
+        drop(taken);
+        stored
     });
     match stored.await {
         Ok(stored) => stored.map_err(|error| Refusal::NotStored(Box::new(error))),

@@ -216,3 +216,45 @@ async fn an_annotation_whose_name_is_taken_is_refused_and_changes_nothing_else()
     assert!(crate::common::stage::is_complete(&refused), "it is complete all the same");
     assert_eq!(books::sum(&refused), 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_by_annotation_that_somebody_deletes_does_not_come_back() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
+    stage.apply(&broadcast("sale", 300, json!({})));
+    stage.accepted("sale", 5).await;
+    let annotate = async |token: &str| {
+        let annotation = json!({"metadata": {"annotations": {"broadcast-operator.dev/restart": token}}});
+        stage.patch("sale", annotation).await;
+    };
+    annotate("1").await;
+    stage
+        .wait("sale", "followed", |sale| sale.status.as_ref().is_some_and(|s| s.restart_token.is_some()))
+        .await;
+    stage.kubectl(&["delete", "bc", "sale-r1", "--timeout=60s"]);
+    let done = stage.complete("sale").await;
+    books::check_complete(&stage, &done, 300).await;
+    let names = stage.kubectl(&["get", "bc", "-o", "name"]);
+    assert_eq!(names.trim(), "broadcast.broadcast-operator.dev/sale");
+    annotate("2").await;
+    stage.complete("sale-r1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_is_held_leaves_its_source_alone() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
+    stage.apply(&broadcast("again", 2, json!({})));
+    stage.complete("again").await;
+    stage.kubectl(&["delete", "bc", "again", "--cascade=orphan", "--timeout=60s"]);
+    stage.apply(&broadcast("sale", 300, json!({})));
+    stage.accepted("sale", 5).await;
+    stage.pause("sale", true).await;
+    stage.wait_state("sale", "Stopped").await;
+    stage.apply(&restart("again", "sale", json!({})));
+    stage.wait_state("again", "PagesOfAnotherBroadcast").await;
+    let source = stage.broadcast("sale").await;
+    assert!(source.status.is_some_and(|status| status.restarted_by.is_none()));
+    stage.pause("sale", false).await;
+    stage.complete("sale").await;
+}

@@ -237,6 +237,38 @@ async fn a_recreated_broadcast_whose_old_pages_are_there_is_held_until_a_person_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hold_stays_when_its_reason_goes_away_at_once() {
+    let stage = Stage::new().await;
+    stage.apply(&broadcast("sale", 5, json!({})));
+    stage.complete("sale").await;
+    stage.kubectl(&["delete", "bc", "sale", "--cascade=orphan", "--timeout=60s"]);
+    stage.apply(&broadcast("sale", 5, json!({})));
+    let first = stage.wait("sale", "a first status", |sale| sale.status.is_some()).await;
+    assert!(state(&first) == "Planning" || state(&first) == "PagesOfAnotherBroadcast");
+    stage.wait_state("sale", "PagesOfAnotherBroadcast").await;
+    let held = stage.broadcast("sale").await;
+    let written = condition(&held, "Stalled").expect("Stalled").last_transition_time.0;
+    let created = held.metadata.creation_timestamp.expect("a time").0;
+    assert!(written.duration_since(created).as_secs() <= 1, "it does not wait for its turn to be written");
+    stage.kubectl(&["delete", "bcb", "--all"]);
+    stage.apply(&broadcast("other", 5, json!({})));
+    stage.complete("other").await;
+    assert_eq!(stage.accepted_now("sale"), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_page_of_a_finished_log_does_not_open_it_again() {
+    let stage = Stage::new().await;
+    stage.apply(&broadcast("sale", 300, json!({})));
+    stage.complete("sale").await;
+    stage.kubectl(&["delete", "bcb", "sale-00001"]);
+    let seen = stage.wait("sale", "it is seen", |sale| {
+        condition(sale, "Complete").is_some_and(|complete| complete.message.contains("batches of its log"))
+    });
+    assert!(is_complete(&seen.await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_page_stops_the_rest() {
     let stage = Stage::bare().await;
     stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));

@@ -14,6 +14,7 @@ enum At {
 /// close it, in another line, has text after it, as the opening quote of a later row has.
 pub(super) fn unclosed(text: &str, delimiter: u8) -> Option<usize> {
     let (mut at, mut line, mut opened) = (At::Start, 1, 1);
+    let mut before = 0;
     for byte in text.bytes() {
         let ends_field = byte == delimiter || byte == b'\n' || byte == b'\r';
         at = match (at, byte) {
@@ -27,7 +28,9 @@ pub(super) fn unclosed(text: &str, delimiter: u8) -> Option<usize> {
             (At::Quote, _) if opened != line => return Some(opened),
             (At::Start | At::Bare | At::Quote, _) => At::Bare,
         };
-        line += usize::from(byte == b'\n');
+        // Some programs end lines with a carriage return alone.
+        line += usize::from(byte == b'\r' || (byte == b'\n' && before != b'\r'));
+        before = byte;
     }
     matches!(at, At::Quoted).then_some(opened)
 }
@@ -43,6 +46,7 @@ mod tests {
     #[test]
     fn a_quote_that_is_not_closed_is_found_in_its_line() {
         assert_eq!(line("chat,name\n1,\"Ana\n2,Bo\n"), Some(2));
+        assert_eq!(line("chat,name\r1,\"Ana\r2,\"Bo\r3,Cy\r"), Some(2));
         assert_eq!(line("chat,name\n1,Ana\n2,\"Bo"), Some(3));
         assert_eq!(line("\"chat,name\n1,Ana\n"), Some(1));
         assert_eq!(line("chat,name\n1,\"say \"\"hi\n"), Some(2), "doubled quotes do not close it");
