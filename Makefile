@@ -7,7 +7,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 testbed: ## build etcd, the API server, kubectl and helm from pinned sources, once; takes some minutes
-	@testbed/build.sh
+	@testbed/build.sh >/dev/null
 
 build: ## build the operator and the simulator for use: target/release
 	cargo build --release --bins

@@ -15,7 +15,7 @@ if ! command -v go >/dev/null; then
   exit 1
 fi
 
-key=$(cat "$here/go.mod" "$here/go.sum" "$here/helm/go.mod" "$here/helm/go.sum" "$here/build.sh" | cksum | cut -d' ' -f1)
+key=$(cat "$here/go.mod" "$here/go.sum" "$here/helm/go.mod" "$here/helm/go.sum" "$here/build.sh" <(echo "${KUBEBUILDER_ASSETS:-}") | cksum | cut -d' ' -f1)
 cache=${BROADCAST_TESTBED_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/broadcast-operator/testbed}
 folder="$cache/$(go env GOOS)-$(go env GOARCH)-$key"
 mkdir -p "$folder"

@@ -127,7 +127,7 @@ pub struct Recipients {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     pub chats: Option<Vec<Chat>>,
-    /// CSV text with a header, in which a column `chat`, `id` or `phone` holds the chat and every other column is a
+    /// CSV text with a header, in which one column, `chat`, `id` or `phone`, holds the chat and every other column is a
     /// parameter; or one chat per line. At most about 250 KB with `kubectl apply`, 1 MiB with
     /// `kubectl apply --server-side`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -253,9 +253,11 @@ impl Account {
         door.into_iter().chain(rest).filter(|wait| !wait.is_zero()).min()
     }
 
-    /// How the account stands, for its status.
-    pub(super) fn health(&self, now: Instant) -> Health {
-        if let Some(rest) = self.caution.rest(now) {
+    /// How the account stands, for its status. With something to send, a gateway that was not reached the last time is not
+    /// called well before it is.
+    pub(super) fn health(&self, is_busy: bool, now: Instant) -> Health {
+        let doubt = self.caution.doubt().filter(|_| is_busy);
+        if let Some(rest) = self.caution.rest(now).or(doubt) {
             return match &rest.why {
                 Why::Throttled => Health::Throttled(rest.until),
                 Why::Unreachable(detail) => Health::Waiting(

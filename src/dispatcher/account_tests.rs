@@ -84,7 +84,7 @@ fn a_corrected_url_is_used_at_once_and_late_failures_of_the_old_one_do_not_count
     for _ in 0..20 {
         account.feel(old, unreachable(), now, WALL());
     }
-    assert!(matches!(account.health(now), Health::Waiting("GatewayUnreachable", _)));
+    assert!(matches!(account.health(false, now), Health::Waiting("GatewayUnreachable", _)));
 
     let corrected = at_another_url("uid", 2);
     assert!(account.observe(Some(corrected.clone()), now, WALL()).is_some());
@@ -94,7 +94,7 @@ fn a_corrected_url_is_used_at_once_and_late_failures_of_the_old_one_do_not_count
     account.open(Version::of(&corrected), Ok(opened(&corrected, "token")), now);
     account.feel(old, unreachable(), now, WALL());
     assert!(door(&mut account, now).is_some());
-    assert_eq!(account.health(now), Health::Ready);
+    assert_eq!(account.health(false, now), Health::Ready);
 }
 
 #[test]

@@ -123,7 +123,13 @@ impl Sender {
         }
         let active = self.lanes.iter().filter(|lane| !lane.is_idle()).count();
         match &channel {
-            Some(channel) => self.status.show(channel, &self.account.health(now), active, now, wall),
+            Some(channel) => self.status.show(
+                channel,
+                &self.account.health(!self.lanes.is_empty(), now),
+                active,
+                now,
+                wall,
+            ),
             None => self.status.forget(),
         }
         let is_blind = self.context.observed.blind(&self.key.namespace).is_some();

@@ -25,7 +25,7 @@ const MAX_PARAMS: usize = 32;
 /// Most bytes of all values of a recipient, as they stand in a page: far more than a text has room for, and little enough
 /// for one row to fit into a page.
 const MAX_VALUES: usize = 32 * 1024;
-/// Columns that can hold the chat, the first one found.
+/// Columns that can hold the chat. With two of them it would be a guess which one does.
 const CHAT_COLUMNS: [&str; 3] = ["chat", "id", "phone"];
 
 /// An audience that cannot be read at all.
@@ -260,10 +260,15 @@ struct Columns {
 impl Columns {
     fn of(source_name: &str, first: &csv::StringRecord) -> Result<Self, AudienceError> {
         let names: Vec<&str> = first.iter().map(str::trim).collect();
-        let chat = CHAT_COLUMNS
-            .iter()
-            .find_map(|wanted| names.iter().position(|name| name.eq_ignore_ascii_case(wanted)));
-        match chat {
+        let is_chat = |name: &str| CHAT_COLUMNS.iter().any(|wanted| name.eq_ignore_ascii_case(wanted));
+        if let Some(second) = names.iter().filter(|name| is_chat(name)).nth(1) {
+            return Err(AudienceError::BadHeader {
+                source_name: source_name.to_owned(),
+                column: (*second).to_owned(),
+                problem: "may hold the chat as well: of chat, id and phone keep one, and rename the others",
+            });
+        }
+        match names.iter().position(|name| is_chat(name)) {
             Some(chat) => Self::with_header(source_name, &names, chat),
             // A list of ids: a name would have no digit and no sign of an address in it.
             None if names.len() == 1 && names[0].contains(|c: char| c.is_ascii_digit() || c == '@') => {
@@ -317,6 +322,9 @@ fn delimiter_of(text: &str) -> u8 {
 #[must_use]
 pub fn normalise(chat: &str) -> Option<String> {
     let chat = chat.trim();
+    if is_spreadsheet_remains(chat) {
+        return None;
+    }
     let looks_like_phone = !chat.starts_with('-')
         && chat.chars().all(|c| c.is_ascii_digit() || " +-().\u{a0}".contains(c))
         && chat.contains(|c: char| c.is_ascii_digit());
@@ -330,6 +338,20 @@ pub fn normalise(chat: &str) -> Option<String> {
         && chat.chars().any(char::is_alphanumeric)
         && !chat.contains(|c: char| c.is_whitespace() || c.is_control());
     is_id.then(|| chat.to_owned())
+}
+
+/// What spreadsheets and exports leave where a number was: a float (`15550100001.0`, `1.555E+10`), a formula, a text mark,
+/// or a word for nothing. Any of them would be another chat, or nobody's.
+fn is_spreadsheet_remains(chat: &str) -> bool {
+    let ends_as_float = chat.rsplit_once('.').is_some_and(|(whole, fraction)| {
+        fraction.len() == 1 && !whole.is_empty() && chat.chars().all(|c| c.is_ascii_digit() || c == '.')
+    });
+    let is_scientific = chat.contains(['e', 'E'])
+        && chat.starts_with(|c: char| c.is_ascii_digit())
+        && chat.parse::<f64>().is_ok();
+    let is_word =
+        ["n/a", "#n/a", "na", "nan", "null", "none", "unknown"].contains(&chat.to_lowercase().as_str());
+    ends_as_float || is_scientific || is_word || chat.starts_with(['=', '\''])
 }
 
 /// What a row shows of a chat that is none.

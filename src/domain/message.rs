@@ -114,6 +114,9 @@ impl MessageTemplate {
             ErrorKind::UndefinedError => self.missing(row, params),
             ErrorKind::OutOfFuel => MessageError::TooMuchWork { row: row + 1 },
             ErrorKind::WriteFailure => too_long(),
+            ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => {
+                MessageError::InvalidTemplate(one_line(&error))
+            }
             _ => unsendable(format!("cannot be made: {}", one_line(&error))),
         })?;
         let text = String::from_utf8(text.0).expect("should be text, as templates and parameters are");

@@ -31,9 +31,18 @@ pub struct Observation<'a> {
     /// How far it is.
     pub stage: &'a Stage,
     /// Why the restart that its annotation asks for cannot be made.
-    pub restart_refused: Option<&'a str>,
+    pub restart_refused: Option<&'a Refusal>,
     /// Now.
     pub now: Timestamp,
+}
+
+/// Why a restart by annotation cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub reason: &'static str,
+    /// For people: what to do.
+    pub message: String,
 }
 
 /// How far a Broadcast is.
@@ -312,8 +321,8 @@ fn conditions_of(observation: &Observation<'_>, state: &State) -> Vec<Condition>
         .with_if(
             "RestartRefused",
             restart_refused.is_some(),
-            "NameTaken",
-            restart_refused.unwrap_or_default(),
+            restart_refused.map_or("", |refusal| refusal.reason),
+            restart_refused.map_or("", |refusal| &refusal.message),
         )
         .build()
 }

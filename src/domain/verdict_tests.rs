@@ -267,7 +267,7 @@ fn a_refused_restart_is_a_condition_of_its_own() {
         channel: Some(&channel()),
         pages: &pages,
         stage: &Stage::Sealed,
-        restart_refused: Some("taken"),
+        restart_refused: Some(&Refusal { reason: "NameTaken", message: "taken".into() }),
         now: now(),
     });
     let conditions = conditions(&status);

@@ -80,7 +80,7 @@ async fn watch_over(broadcast: &Broadcast, context: &Context) -> Result<Action, 
         Asked::Refused(reason) => Some(reason),
         Asked::Followed => return Ok(Action::await_change()),
     };
-    let wait = report::report(broadcast, context, &Stage::Sealed, refused.as_deref()).await?;
+    let wait = report::report(broadcast, context, &Stage::Sealed, refused.as_ref()).await?;
     // Nothing else may happen that shows that a page does not come any more.
     let recheck = (!context.observed.has_all_pages(broadcast)).then_some(RECHECK);
     let expiry = cleanup::expire(broadcast, context).await?;

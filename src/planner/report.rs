@@ -14,7 +14,7 @@ use super::{Context, PlannerError};
 use crate::api::{Broadcast, BroadcastStatus, Condition};
 use crate::clock;
 use crate::cluster::{ApiError, within};
-use crate::domain::verdict::{Observation, Stage, status_of};
+use crate::domain::verdict::{Observation, Refusal, Stage, status_of};
 
 /// Between two writes of one status.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(super) async fn report(
     broadcast: &Broadcast,
     context: &Context,
     stage: &Stage,
-    restart_refused: Option<&str>,
+    restart_refused: Option<&Refusal>,
 ) -> Result<Option<Duration>, PlannerError> {
     let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
     let channel = channel_of(broadcast, context);
@@ -103,7 +103,11 @@ async fn tell(before: &Broadcast, after: &Broadcast, context: &Context) {
     while note.len() > MAX_NOTE {
         note.pop();
     }
-    tracing::info!(reason = state.reason, "{note}");
+    if stalled {
+        tracing::warn!(reason = state.reason, "{note}");
+    } else {
+        tracing::info!(reason = state.reason, "{note}");
+    }
     let event = Event {
         type_: if stalled { EventType::Warning } else { EventType::Normal },
         reason: state.reason,

@@ -20,7 +20,7 @@ use crate::cluster::within;
 use crate::domain::ids::ObjectKey;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::restart::{Decision, accepted, carried_over, child_name, decide, lineage};
-use crate::domain::verdict::Stage;
+use crate::domain::verdict::{Refusal, Stage};
 use crate::ledger::LedgerError;
 
 /// What a restart has taken from its source.
@@ -215,7 +215,7 @@ pub(super) enum Asked {
     /// Nothing new.
     Nothing,
     /// It cannot be followed, and why.
-    Refused(String),
+    Refused(Refusal),
     /// It was followed, and its status says so.
     Followed,
 }
@@ -228,8 +228,13 @@ pub(super) async fn create_child(source: &Broadcast, context: &Context) -> Resul
     let Some(token) = token.map(|token| token.chars().take(MAX_RESTART_TOKEN).collect::<String>()) else {
         return Ok(Asked::Nothing);
     };
-    if status.restarted_by.is_some() || status.restart_token.as_ref() == Some(&token) {
+    if status.restart_token.as_ref() == Some(&token) {
         return Ok(Asked::Nothing);
+    }
+    if let Some(by) = &status.restarted_by {
+        let message =
+            format!("it was restarted by {} already: annotate that one, or remove the annotation", by.name);
+        return Ok(Asked::Refused(Refusal { reason: "AlreadyRestarted", message }));
     }
     let own = ObjectRef { name: source.name_any(), uid: source.uid().unwrap_or_default() };
     let name = child_name(&own, &lineage(source, 0));
@@ -249,16 +254,17 @@ pub(super) async fn create_child(source: &Broadcast, context: &Context) -> Resul
 }
 
 /// A Broadcast of the child's name that is no restart of this source.
-fn occupied(known: &Broadcast, source: &ObjectRef) -> Option<String> {
+fn occupied(known: &Broadcast, source: &ObjectRef) -> Option<Refusal> {
     let restarts = known.spec.restart_from.as_ref().is_some_and(|from| {
         from.name == source.name && from.uid.as_ref().is_none_or(|uid| *uid == source.uid)
     });
-    (!restarts).then(|| {
-        format!(
+    (!restarts).then(|| Refusal {
+        reason: "NameTaken",
+        message: format!(
             "the annotation asks for a restart, but Broadcast {} is there already and is none: apply a Broadcast with \
              spec.restartFrom under another name",
             known.name_any()
-        )
+        ),
     })
 }
 

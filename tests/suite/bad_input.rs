@@ -129,13 +129,15 @@ async fn what_the_schema_cannot_see_is_a_condition_with_a_reason_and_a_cure() {
         ("empty-file", from("audience", "empty.csv"), "EmptyAudience", ""),
         ("not-utf8", from("audience", "latin1.csv"), "InvalidCsv", "save the CSV as UTF-8"),
         ("header-only", csv("chat,name\n"), "EmptyAudience", ""),
+        ("two-chat-columns", csv("id,phone,name\n10000001,15550100001,Ana\n"), "InvalidColumn", "keep one"),
+        ("numbers-as-floats", csv("phone\n15550100001.0\n1.555E+10\n"), "EmptyAudience", ""),
         ("no-chat-column", csv("name,city\nAna,Oslo\n"), "NoChatColumn", "chat"),
         ("column-twice", csv("chat,name,name\n15550100001,a,b\n"), "InvalidColumn", "name"),
         ("open-quote", csv("chat,name\n15550100001,\"Ana\n15550100002,Bo\n"), "InvalidCsv", "in line 2"),
         ("too-many-parameters", many_parameters(), "TooManyParameters", "same names for all recipients"),
         ("template-syntax", text("Hi {{ name"), "InvalidTemplate", ""),
         ("template-variable", text("Hi {{ nmae }}"), "MissingParameter", "nmae"),
-        ("template-filter", text("Hi {{ name | shout }}"), "InvalidText", "shout"),
+        ("template-filter", text("Hi {{ name | shout }}"), "InvalidTemplate", "shout"),
         ("only-bad-rows", csv("chat,name\nnobody at all,x\n17,y\n"), "EmptyAudience", "InvalidChat"),
     ];
     for (name, spec, _, _) in &cases {

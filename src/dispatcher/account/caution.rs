@@ -16,6 +16,8 @@ const LONGEST_REST: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub(super) struct Caution {
     rest: Option<Rest>,
+    /// A connection that could not be made, until a message shows that it can.
+    doubt: Option<Rest>,
     failures: u32,
     is_probing: bool,
 }
@@ -47,6 +49,11 @@ impl Caution {
         self.rest.as_ref().filter(|rest| now < rest.ends)
     }
 
+    /// The connection that could not be made the last time, while nothing has shown that it can be now.
+    pub(super) fn doubt(&self) -> Option<&Rest> {
+        self.doubt.as_ref().filter(|_| self.is_probing)
+    }
+
     /// One message at a time, to see whether the gateway takes messages again.
     pub(super) fn is_probing(&self) -> bool {
         self.is_probing
@@ -61,6 +68,7 @@ impl Caution {
     pub(super) fn relax(&mut self) {
         self.failures = 0;
         self.is_probing = false;
+        self.doubt = None;
     }
 
     /// Waits as long as the gateway `asked` for, and longer after each failure. All answers that come during one wait
@@ -80,13 +88,15 @@ impl Caution {
     /// Ends a wait that is over, so that the next message is there to see.
     pub(super) fn end_rest(&mut self, now: Instant) {
         if self.rest.as_ref().is_some_and(|rest| rest.ends <= now) {
-            self.forgive();
+            self.doubt = self.rest.take().filter(|rest| matches!(rest.why, Why::Unreachable(_)));
+            self.is_probing = true;
         }
     }
 
     /// Ends any wait.
     pub(super) fn forgive(&mut self) {
         self.is_probing |= self.rest.take().is_some();
+        self.doubt = None;
     }
 
     fn next_backoff(&mut self) -> Duration {
@@ -186,5 +196,16 @@ mod tests {
         caution.fail(Duration::from_secs(2), Why::Throttled, now, wall);
         let until = caution.rest(now).map(|rest| rest.until);
         assert_eq!(until, "2026-11-23T10:00:03Z".parse().ok());
+    }
+
+    #[test]
+    fn a_gateway_that_was_not_reached_is_in_doubt_until_it_takes_a_message() {
+        let (mut caution, start) = (Caution::default(), crate::clock::monotonic());
+        caution.fail(Duration::ZERO, Why::Unreachable("refused".into()), start, crate::clock::now());
+        let later = start + Duration::from_secs(5);
+        caution.end_rest(later);
+        assert!(caution.rest(later).is_none() && caution.doubt().is_some());
+        caution.relax();
+        assert!(caution.doubt().is_none());
     }
 }

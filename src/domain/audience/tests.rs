@@ -153,3 +153,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_spreadsheets_leave_of_a_number_is_nobody() {
+    for chat in [
+        "15550100001.0",
+        "1.5550100001E+10",
+        "1e10",
+        "=15550100001",
+        "'15550100002",
+        "N/A",
+        "null",
+        "#N/A",
+        "nan",
+    ] {
+        assert_eq!(normalise(chat), None, "{chat}");
+    }
+    for (chat, wanted) in
+        [("1.555.010.0001", "15550100001"), ("e2e@example.com", "e2e@example.com"), ("@none", "@none")]
+    {
+        assert_eq!(normalise(chat).as_deref(), Some(wanted));
+    }
+}
+
+#[test]
+fn two_columns_that_may_hold_the_chat_are_no_guess() {
+    for header in ["id,phone,name", "phone,chat", "Chat,ID"] {
+        let mut audience = Audience::default();
+        let error = audience.add_csv("chats.csv", &format!("{header}\n1,2,3\n")).expect_err("two of them");
+        assert_eq!(error.category(), "InvalidColumn", "{header}");
+    }
+}
