@@ -98,6 +98,25 @@ async fn a_deletion_waits_for_a_request_without_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_in_the_foreground_takes_the_pages_first_and_sends_nothing_more() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
+    stage.apply(&broadcast("sale", 1000, json!({})));
+    stage.accepted("sale", 30).await;
+    stage.api::<Broadcast>().delete("sale", &DeleteParams::foreground()).await.expect("delete");
+    stage.gone("sale").await;
+    stage.pages_gone("sale").await;
+    stage.apply(&broadcast("other", 20, json!({})));
+    stage.complete("other").await;
+    let requests = stage.requests_now("sale");
+    stage.apply(&broadcast("another", 20, json!({})));
+    stage.complete("another").await;
+    assert_eq!(stage.requests_now("sale"), requests);
+    assert!(requests < 500);
+    assert_eq!(stage.gateway.ledger().summary().requests.twice.tokens, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_and_records_what_is_in_flight_and_loses_nothing() {
     let mut stage = Stage::bare().await;
     let limits = json!({"limits": {"messagesPerSecond": 400}});
