@@ -91,7 +91,7 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
 /// stay.
 fn count(status: &mut BroadcastStatus, observation: &Observation<'_>) {
     let pages = observation.pages;
-    if !has_all_pages(status, pages) {
+    if !has_all_pages(status, pages.len()) {
         return;
     }
     let before = status.counts.unwrap_or_default();
@@ -117,9 +117,11 @@ fn count(status: &mut BroadcastStatus, observation: &Observation<'_>) {
     }
 }
 
-fn has_all_pages(status: &BroadcastStatus, pages: &[std::sync::Arc<PageSummary>]) -> bool {
+/// Whether so many pages are all that a sealed Broadcast has.
+#[must_use]
+pub fn has_all_pages(status: &BroadcastStatus, pages: usize) -> bool {
     let wanted = status.batches.map_or(0, |batches| batches.total);
-    usize::try_from(wanted) == Ok(pages.len())
+    usize::try_from(wanted) == Ok(pages)
 }
 
 fn add(sum: Counts, page: &PageSummary) -> Counts {
@@ -173,7 +175,7 @@ fn state_of(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
 fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
     let broadcast = observation.broadcast;
     let counts = status.counts.unwrap_or_default();
-    if !has_all_pages(status, observation.pages) {
+    if !has_all_pages(status, observation.pages.len()) {
         return missing_pages(status, observation);
     }
     let in_flight = counts.sending > 0 || observation.pages.iter().any(|page| page.claim.is_some());

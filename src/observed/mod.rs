@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Broadcast, BroadcastBatch, BroadcastChannel};
 use crate::clock;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
+use crate::domain::verdict::has_all_pages;
 
 use health::WatchHealth;
 pub use pages::PageIndex;
@@ -118,10 +119,10 @@ impl Observed {
     /// Whether all pages of a sealed Broadcast are in view. One that lost a page must not send the rest.
     #[must_use]
     pub fn has_all_pages(&self, broadcast: &Broadcast) -> bool {
-        let batches = broadcast.status.as_ref().and_then(|status| status.batches);
         let uid = BroadcastUid::new(broadcast.uid().unwrap_or_default());
         let seen = self.pages.number(&broadcast.namespace().unwrap_or_default(), &uid);
-        batches.is_some_and(|batches| usize::try_from(batches.total) == Ok(seen))
+        let sealed = broadcast.status.as_ref().filter(|status| status.batches.is_some());
+        sealed.is_some_and(|status| has_all_pages(status, seen))
     }
 
     /// The Broadcast of this name, as last seen.

@@ -47,11 +47,9 @@ pub(super) enum Planned {
 /// reason when they have been collected since. Any change of the spec is a decision.
 fn held(broadcast: &Broadcast) -> Option<Stage> {
     let conditions = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let stalled = Condition::find(conditions, "Stalled").filter(|stalled| {
-        HOLDS.contains(&stalled.reason.as_str())
-            && Some(stalled.observed_generation) == broadcast.metadata.generation
-    })?;
-    Some(Stage::Stalled(stalled.reason.clone(), stalled.message.clone()))
+    let stalled = Condition::find(conditions, "Stalled")
+        .filter(|stalled| Some(stalled.observed_generation) == broadcast.metadata.generation)?;
+    Some(Stage::Stalled(stalled.reason.clone(), stalled.message.clone())).filter(is_hold)
 }
 
 /// Whether only a person can take a stage away.
