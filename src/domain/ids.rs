@@ -38,6 +38,24 @@ impl BroadcastUid {
     }
 }
 
+/// One process of the operator among its replicas, from when it joins them until it leaves or is given up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplicaId(String);
+
+impl ReplicaId {
+    /// Takes an id that no other process has or had.
+    #[must_use]
+    pub fn new(id: String) -> Self {
+        Self(id)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {

@@ -11,6 +11,7 @@ pub mod page;
 mod page_csv;
 pub mod rate;
 pub mod restart;
+pub mod share;
 pub mod summary;
 pub mod token;
 pub mod verdict;

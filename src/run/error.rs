@@ -1,0 +1,66 @@
+//! Why a process of the operator ends.
+
+use std::net::SocketAddr;
+
+use tokio::task::JoinError;
+
+use crate::dispatcher;
+use crate::shutdown::DRAIN_DEADLINE;
+
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No threads.
+    #[error("failed to start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// Signals cannot be listened to.
+    #[error("failed to listen to signals")]
+    Signals(#[source] std::io::Error),
+    /// No cluster to connect to.
+    #[error("failed to find a cluster: set KUBECONFIG, or run in a pod with a service account")]
+    Config(#[source] kube::config::InferConfigError),
+    /// The client cannot be made.
+    #[error("failed to set up the client of the cluster")]
+    Client(#[source] kube::Error),
+    /// A port is taken.
+    #[error("failed to listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A server failed.
+    #[error("the {part} ended")]
+    Server {
+        /// Which one.
+        part: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Sending stopped.
+    #[error("the dispatcher ended")]
+    Dispatcher(#[source] dispatcher::SenderDied),
+    /// A part panicked.
+    #[error("the {part} died")]
+    Died {
+        /// Which one.
+        part: &'static str,
+        /// How.
+        #[source]
+        source: JoinError,
+    },
+    /// A part ended without being told to.
+    #[error("the {part} ended by itself")]
+    Ended {
+        /// Which one.
+        part: &'static str,
+    },
+    /// The requests in flight did not come to an end.
+    #[error(
+        "requests in flight were not recorded within {} s: they will be Unknown", DRAIN_DEADLINE.as_secs()
+    )]
+    NotDrained,
+}
