@@ -1,6 +1,8 @@
 //! Pure rules: no async, no client, no clock, no random, no environment. Time and luck come in as arguments.
 
 pub mod answer;
+#[cfg(test)]
+mod any;
 pub mod audience;
 pub mod channel_verdict;
 pub mod conditions;
