@@ -14,6 +14,7 @@ mod page_csv;
 pub mod rate;
 pub mod restart;
 pub mod summary;
+pub mod text;
 pub mod token;
 pub mod verdict;
 pub mod window;

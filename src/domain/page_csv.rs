@@ -244,3 +244,7 @@ fn finish(writer: csv::Writer<Vec<u8>>) -> String {
     let bytes = writer.into_inner().expect("should flush CSV to memory");
     String::from_utf8(bytes).expect("should write CSV of strings as UTF-8")
 }
+
+#[cfg(test)]
+#[path = "page_csv_tests.rs"]
+mod tests;
