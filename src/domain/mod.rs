@@ -6,6 +6,7 @@ mod any;
 pub mod audience;
 pub mod channel_verdict;
 pub mod conditions;
+pub mod export;
 pub mod ids;
 pub mod message;
 pub mod outcome;

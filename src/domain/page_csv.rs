@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::outcome::{MAX_CODE, MAX_DETAIL, MAX_MESSAGE_ID, Outcome, Row};
 use super::page::{PageError, Recipient};
 
-const OUTCOME_HEADER: [&str; 7] = ["chat", "outcome", "time", "attempts", "messageId", "code", "detail"];
+/// Columns of the outcomes.
+pub(super) const OUTCOME_HEADER: [&str; 7] =
+    ["chat", "outcome", "time", "attempts", "messageId", "code", "detail"];
 /// Columns before the parameters.
 const FIXED_COLUMNS: usize = 2;
 
