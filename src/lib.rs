@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod observed;
 pub mod planner;
 pub mod providers;
+pub mod pulse;
 pub mod receipts;
 pub mod run;
 pub mod shutdown;

@@ -12,10 +12,10 @@ use kube::ResourceExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
 use super::account::{Account, Way};
 use super::lane::{Lane, is_sending};
 use super::status::StatusWriter;
+use super::{Context, LONGEST_WAIT};
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
 use crate::domain::answer::Answer;
@@ -23,6 +23,7 @@ use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::rate::RateLimit;
 use crate::lease::Tenure;
 use crate::ledger::LedgerError;
+use crate::pulse::Loop;
 use tasks::{Answered, Claimed, Event};
 
 /// Rows that are claimed ahead where there is no rate limit: two pages, so that the next page's claim is stored while
@@ -30,8 +31,6 @@ use tasks::{Answered, Claimed, Event};
 const UNLIMITED_AHEAD: usize = 500;
 /// A page whose claim or recovery failed is left alone for so long.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
-/// Longest wait without looking, in case a signal was missed.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The task of one channel.
 pub(super) struct Sender {
@@ -79,7 +78,9 @@ impl Sender {
     /// Sends until `end`, and then until everything is recorded.
     pub(super) async fn run(mut self, end: CancellationToken) {
         let mut changes = self.context.observed.changes();
+        let pulse = Loop::Sender(self.key.clone());
         loop {
+            self.context.pulse.beat(&pulse, clock::monotonic());
             let changed = changes.has_changed().unwrap_or(false);
             changes.mark_unchanged();
             self.is_ending |= end.is_cancelled();
@@ -88,6 +89,7 @@ impl Sender {
             let wait = self.send().min(self.status.wakes_in(clock::monotonic()));
             self.record();
             if self.is_done() {
+                self.context.pulse.end(&pulse);
                 self.status.finish().await;
                 return;
             }

@@ -49,12 +49,26 @@ impl Shared {
         }
     }
 
-    /// The lease of this process was stored or renewed.
-    pub(super) fn renewed(&self, id: &ReplicaId, until: Instant) {
+    /// The lease of this process was stored or renewed; its last renewal counts until `until`.
+    pub(super) fn renewed(&self, id: &ReplicaId, until: Instant, now: Instant) {
         let before = self.lock().standing.replace(Standing { id: id.clone(), until });
-        if before.is_none_or(|before| before.id != *id) {
+        if before.as_ref().is_none_or(|before| before.id != *id) {
             self.for_keeper.notify_one();
+        } else if before.is_some_and(|before| before.until <= now) {
+            // Nobody took anything meanwhile, but what changed meanwhile was looked at by nobody: the leader begins anew.
+            self.leadership.send_modify(|_| {});
+            self.tenures.send_modify(|_| {});
+            self.show();
         }
+    }
+
+    /// Whether the last renewal is too old: nothing may be started.
+    pub(super) fn is_lapsed(&self, now: Instant) -> bool {
+        let lapsed = self.lock().standing.as_ref().is_some_and(|standing| standing.until <= now);
+        if lapsed {
+            self.metrics.holds(false, 0);
+        }
+        lapsed
     }
 
     /// The lease of this process is gone, and everything that it held with it.
@@ -133,13 +147,17 @@ impl Shared {
 
     /// Says what this process holds and is to keep.
     pub(super) fn publish(&self, tenures: Tenures, is_leader: bool) {
-        self.metrics.holds(is_leader, tenures.len());
         self.leadership.send_if_modified(|known| std::mem::replace(known, is_leader) != is_leader);
         self.tenures.send_if_modified(|known| {
             let is_changed = *known != tenures;
             *known = tenures;
             is_changed
         });
+        self.show();
+    }
+
+    fn show(&self) {
+        self.metrics.holds(*self.leadership.borrow(), self.tenures.borrow().len());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
