@@ -106,6 +106,16 @@ pub struct LeaseArgs {
     /// Time between two renewals.
     #[arg(long, env = "BROADCAST_LEASE_RETRY_PERIOD", default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub lease_retry_period: Duration,
+    /// When the operator starts and finds a replica that said no farewell and was silent for so long, it takes the cluster for
+    /// one that was restored from a backup, and holds what was not complete.
+    #[arg(
+        long,
+        env = "BROADCAST_ASSUME_RESTORED_AFTER",
+        default_value = "1h",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    pub assume_restored_after: Duration,
     /// Name of this process in the leases, for people.
     #[arg(long, env = "POD_NAME", default_value = "broadcast-operator", value_name = "NAME")]
     pub pod_name: String,
@@ -131,6 +141,7 @@ impl LeaseArgs {
             name: self.lease_name.clone(),
             pod_name: self.pod_name.clone(),
             pod_uid: self.pod_uid.clone().filter(|uid| !uid.is_empty()),
+            assume_restored_after: self.assume_restored_after,
             times,
         })
     }

@@ -14,6 +14,7 @@ pub mod page;
 mod page_csv;
 pub mod rate;
 pub mod restart;
+pub mod restored;
 pub mod share;
 pub mod summary;
 pub mod text;

@@ -83,12 +83,29 @@ impl Heart {
             }
             self.shared.lost();
             self.readiness.close("leases", "joining the other replicas again, after they gave this one up");
+            if self.has_gone_back().await {
+                return Err(WentBack);
+            }
             tracing::warn!(
                 replica = id.as_str(),
                 "was given up by the other replicas, giving up all channels"
             );
         }
         Ok(())
+    }
+
+    /// Whether the lease of this process is gone because the cluster is an older one, of a time in which the leader's lease had
+    /// changed hands less often, or was not there.
+    async fn has_gone_back(&self) -> bool {
+        let Some(known) = self.shared.leader_transitions() else { return false };
+        loop {
+            match self.bounded(self.api.get(&self.settings.name)).await {
+                Ok(lease) => return objects::transitions(&lease) < known,
+                Err(error) if error.is_not_found() => return true,
+                Err(error) => tracing::warn!(%error, "failed to read the lease of the leader, trying again"),
+            }
+            clock::wait(self.settings.times.retry_period).await;
+        }
     }
 
     /// An id that nobody had before. It is the name of the lease's holder: people see the pod in it.

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch as signal};
 
 use super::{Tenure, Tenures};
 use crate::domain::ids::{ObjectKey, ReplicaId};
+use crate::domain::restored::Restored;
 use crate::metrics::Metrics;
 
 pub(super) struct Shared {
@@ -27,6 +28,9 @@ struct State {
     wanted: Option<BTreeSet<ObjectKey>>,
     given_up: BTreeSet<ObjectKey>,
     is_leaving: bool,
+    restored: Option<Restored>,
+    /// How often the leader's lease had changed hands when it was last seen.
+    leader_transitions: Option<i32>,
 }
 
 /// This process among the replicas.
@@ -143,6 +147,31 @@ impl Shared {
 
     pub(super) fn is_leaving(&self) -> bool {
         self.lock().is_leaving
+    }
+
+    /// Takes in the leader's lease: how often it changed hands, and the note on it. A note counts from the moment at which it is
+    /// seen, and everything is looked at again.
+    pub(super) fn saw_leader(&self, transitions: i32, restored: Option<Restored>) {
+        let mut state = self.lock();
+        state.leader_transitions = state.leader_transitions.max(Some(transitions));
+        let is_new = restored.is_some() && state.restored != restored;
+        if is_new {
+            state.restored = restored;
+        }
+        drop(state);
+        if is_new {
+            self.leadership.send_modify(|_| {});
+            self.tenures.send_modify(|_| {});
+        }
+    }
+
+    /// How often the leader's lease had changed hands, as far as this process has seen; `None` when it saw no such lease.
+    pub(super) fn leader_transitions(&self) -> Option<i32> {
+        self.lock().leader_transitions
+    }
+
+    pub(super) fn restored(&self) -> Option<Restored> {
+        self.lock().restored.clone()
     }
 
     /// Says what this process holds and is to keep.
