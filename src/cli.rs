@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::export::ExportArgs;
 use crate::telemetry::LogFormat;
-use crate::{api, run, telemetry};
+use crate::{api, export, run, telemetry};
 
 /// Manages bulk-message broadcasts as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -23,6 +24,8 @@ enum Command {
     Run(RunArgs),
     /// Print the `CustomResourceDefinitions` as YAML, for `kubectl apply --server-side -f -`.
     Crds,
+    /// Print the log of a Broadcast as CSV: every chat, its outcome, its parameters.
+    Export(ExportArgs),
 }
 
 /// Flags of `broadcast-operator run`. The cluster is found as kubectl finds it: `KUBECONFIG`, `~/.kube/config`, or the service
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
             print!("{}", api::crds::yaml());
             ExitCode::SUCCESS
         }
+        Command::Export(args) => export::main(&args),
         Command::Run(args) => run_operator(&args),
     }
 }

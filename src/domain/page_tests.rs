@@ -105,7 +105,9 @@ fn step() -> impl Strategy<Value = Step> {
 fn page() -> impl Strategy<Value = Page> {
     (recipients(), prop::collection::vec(step(), 0..12)).prop_map(|(recipients, steps)| {
         let mut page = Page::planned(recipients);
-        steps.iter().for_each(|step| step.take(&mut page));
+        for step in &steps {
+            step.take(&mut page);
+        }
         page
     })
 }
@@ -201,9 +203,10 @@ proptest! {
         let locked = page.claimed_rows();
         let orphaned = after(page.clone(), &Step::Orphan);
         for (row, (now, before)) in orphaned.rows.iter().zip(&page.rows).enumerate() {
-            match locked.contains(&row) {
-                true => prop_assert_eq!(now.outcome, Outcome::Unknown),
-                false => prop_assert_eq!(now, before),
+            if locked.contains(&row) {
+                prop_assert_eq!(now.outcome, Outcome::Unknown);
+            } else {
+                prop_assert_eq!(now, before);
             }
         }
     }
