@@ -77,8 +77,9 @@ fn pages() -> impl Strategy<Value = Vec<Page>> {
     let value = text().prop_filter("an empty parameter is an absent one", |value| !value.is_empty());
     let recipient = (text(), prop::collection::btree_map(name, value, 0..4));
     let recipient = recipient.prop_map(|(chat, params)| Recipient { chat, skip: String::new(), params });
-    let row = (any::said_row(), text(), text(), text());
-    let row = row.prop_map(|(row, id, code, detail)| row.with_message_id(&id).with_error(&code, &detail));
+    let row = (any::said_rows(1), text(), text(), text());
+    let row = row
+        .prop_map(|(rows, id, code, detail)| rows[0].clone().with_message_id(&id).with_error(&code, &detail));
     let page = prop::collection::vec((recipient, row), 1..6).prop_map(|rows| {
         let (recipients, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let mut page = Page::planned(recipients);
