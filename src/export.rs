@@ -127,7 +127,7 @@ pub async fn export(args: &ExportArgs) -> Result<String, ExportError> {
     let pages = pages_under(&pages, &key.name).await;
     let pages = pages.map_err(|source| ExportError::Pages { broadcast: key.clone(), source })?;
     let pages: Vec<BroadcastBatch> = pages.into_iter().map(readable).collect::<Result<_, _>>()?;
-    let pages = whole_log(&broadcast, &pages);
+    let pages = whole_log(&broadcast, pages);
     let pages = pages.map_err(|source| ExportError::Log { broadcast: key.clone(), source })?;
     Ok(csv(&pages, if args.raw { Cells::Raw } else { Cells::Guarded }))
 }

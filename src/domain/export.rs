@@ -61,13 +61,15 @@ pub enum LogError {
 ///
 /// # Errors
 /// When any is missing, or cannot be read.
-pub fn whole_log(broadcast: &Broadcast, batches: &[BroadcastBatch]) -> Result<Vec<Page>, LogError> {
+pub fn whole_log(broadcast: &Broadcast, batches: Vec<BroadcastBatch>) -> Result<Vec<Page>, LogError> {
     let uid = broadcast.uid().unwrap_or_default();
-    let own: Vec<&BroadcastBatch> = batches.iter().filter(|batch| batch.spec.broadcast.uid == uid).collect();
     let progress = broadcast.status.as_ref().and_then(|status| status.batches);
     let total = progress.ok_or(LogError::NotSealed)?.total;
-    let by_index: BTreeMap<i32, &BroadcastBatch> =
-        own.iter().map(|batch| (batch.spec.index, *batch)).collect();
+    let own: Vec<BroadcastBatch> =
+        batches.into_iter().filter(|batch| batch.spec.broadcast.uid == uid).collect();
+    let found = own.len();
+    let by_index: BTreeMap<i32, BroadcastBatch> =
+        own.into_iter().map(|batch| (batch.spec.index, batch)).collect();
     let missing: Vec<i32> = (0..total).filter(|index| !by_index.contains_key(index)).collect();
     if !missing.is_empty() {
         let names = missing.iter().take(MAX_NAMED).filter_map(|index| usize::try_from(*index).ok());
@@ -76,11 +78,11 @@ pub fn whole_log(broadcast: &Broadcast, batches: &[BroadcastBatch]) -> Result<Ve
         let names = format!("{}{more}", names.join(", "));
         return Err(LogError::Missing { missing: missing.len(), total, names });
     }
-    if usize::try_from(total) != Ok(own.len()) {
-        return Err(LogError::Surplus { found: own.len(), total });
+    if usize::try_from(total) != Ok(found) {
+        return Err(LogError::Surplus { found, total });
     }
-    let read = |batch: &BroadcastBatch| {
-        Page::parse(batch).map_err(|source| LogError::Page { page: batch.name_any(), source })
+    let read = |batch: BroadcastBatch| {
+        Page::parse(&batch).map_err(|source| LogError::Page { page: batch.name_any(), source })
     };
     by_index.into_values().map(read).collect()
 }

@@ -247,17 +247,17 @@ fn stored(uid: &str, index: i32) -> BroadcastBatch {
 }
 
 fn error(total: i32, batches: &[BroadcastBatch]) -> String {
-    whole_log(&sealed(total), batches).expect_err("no whole log").to_string()
+    whole_log(&sealed(total), batches.to_vec()).expect_err("no whole log").to_string()
 }
 
 #[test]
 fn a_log_is_the_pages_of_this_very_broadcast_in_their_order() {
     // Names sort otherwise from page 100,000 on.
     let batches = [stored("ours", 2), stored("earlier", 3), stored("ours", 0), stored("ours", 1)];
-    let pages = whole_log(&sealed(3), &batches).expect("whole");
+    let pages = whole_log(&sealed(3), batches.to_vec()).expect("whole");
     let chats: Vec<&str> = pages.iter().map(|page| page.recipients()[0].chat.as_str()).collect();
     assert_eq!(chats, ["15550000", "15550001", "15550002"]);
-    assert_eq!(whole_log(&sealed(0), &[]).expect("whole").len(), 0);
+    assert_eq!(whole_log(&sealed(0), Vec::new()).expect("whole").len(), 0);
 }
 
 #[test]
@@ -277,5 +277,5 @@ fn pages_that_are_missing_or_cannot_be_read_are_named() {
     assert_eq!(error(2, &[stored("ours", 0), broken]), "page sale-00001 cannot be read");
     let mut planning = sealed(1);
     planning.status = Some(BroadcastStatus::default());
-    assert!(matches!(whole_log(&planning, &[stored("ours", 0)]), Err(LogError::NotSealed)));
+    assert!(matches!(whole_log(&planning, vec![stored("ours", 0)]), Err(LogError::NotSealed)));
 }
