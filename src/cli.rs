@@ -8,8 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::lease::{InvalidTimes, LeaseSettings, LeaseTimes};
+use crate::export::ExportArgs;
 use crate::telemetry::LogFormat;
-use crate::{api, run, telemetry};
+use crate::{api, export, run, telemetry};
 
 /// Manages bulk-message broadcasts as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Print the `CustomResourceDefinitions` as YAML, for `kubectl apply --server-side -f -`.
     Crds,
+    /// Print the log of a Broadcast as CSV: every chat, its outcome, its parameters.
+    Export(ExportArgs),
 }
 
 /// Flags of `broadcast-operator run`. The cluster is found as kubectl finds it: `KUBECONFIG`, `~/.kube/config`, or the service
@@ -170,6 +173,7 @@ pub fn main() -> ExitCode {
             print!("{}", api::crds::yaml());
             ExitCode::SUCCESS
         }
+        Command::Export(args) => export::main(&args),
         Command::Run(args) => run_operator(&args),
     }
 }

@@ -25,7 +25,7 @@ use crate::observed::PageIndex;
 
 pub use claim::{AfterRecord, ClaimedRow, PlannedWindow, RecordedClaim};
 pub use error::LedgerError;
-pub use plan::SealedPage;
+pub use plan::{SealedPage, pages_under};
 use slot::{Slot, Waiting};
 
 /// Pages whose last version is kept in memory, so that the next write needs no read. At 50 KB a page that is 50 MB at

@@ -1,11 +1,13 @@
 //! Pages before the first send, and pages that a restart closes.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use super::{Ledger, LedgerError};
 use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity};
@@ -79,18 +81,8 @@ impl Ledger {
 
     /// All pages under the name of a Broadcast, of whatever UID, read from the API server.
     pub async fn stored_pages(&self, broadcast: &ObjectKey) -> Result<Vec<BroadcastBatch>, LedgerError> {
-        let mut params = ListParams::default().limit(PAGES_PER_LIST);
-        params = params.labels(&format!("{BROADCAST_LABEL}={}", broadcast.name));
-        let mut pages = Vec::new();
-        loop {
-            let list = within(self.api(&broadcast.namespace).list(&params)).await;
-            let list = list.map_err(|source| LedgerError::Api { page: broadcast.clone(), source })?;
-            pages.extend(list.items);
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(pages),
-            }
-        }
+        let pages = pages_under(&self.api(&broadcast.namespace), &broadcast.name).await;
+        pages.map_err(|source| LedgerError::Api { page: broadcast.clone(), source })
     }
 
     /// Deletes a page of a plan that was never sealed, if it is still as it was read.
@@ -118,6 +110,24 @@ impl Ledger {
         let found = within(self.api(&key.namespace).get(&key.name)).await;
         let found = found.map_err(|_| LedgerError::Api { page: key.clone(), source: error })?;
         if found.spec == wanted.spec { Ok(found) } else { Err(LedgerError::Foreign { page: key.clone() }) }
+    }
+}
+
+/// All pages under the name of a Broadcast, of whatever UID, some at a time and all of one moment.
+pub async fn pages_under<K>(api: &Api<K>, broadcast: &str) -> Result<Vec<K>, ApiError>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let mut params =
+        ListParams::default().limit(PAGES_PER_LIST).labels(&format!("{BROADCAST_LABEL}={broadcast}"));
+    let mut pages = Vec::new();
+    loop {
+        let list = within(api.list(&params)).await?;
+        pages.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(pages),
+        }
     }
 }
 

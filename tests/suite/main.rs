@@ -9,6 +9,7 @@ mod claims;
 mod crashes;
 mod drift;
 mod examples;
+mod export;
 mod gateway_answers;
 mod kubectl;
 mod operator_process;
