@@ -17,7 +17,8 @@ pub use broadcast::{
     Retry, Source,
 };
 pub use broadcast_status::{
-    BatchProgress, BroadcastStatus, ChatOutcome, Counts, Lineage, OutcomeError, OutcomeName, Resolved,
+    BatchProgress, BroadcastStatus, ChatOutcome, Counts, HoldReason, HoldStatus, Lineage, OutcomeError,
+    OutcomeName, Resolved,
 };
 pub use channel::{BroadcastChannel, BroadcastChannelSpec, ChannelStatus, HttpChannel, Limits, ProviderName};
 pub use conditions::{Condition, ConditionStatus};
@@ -37,6 +38,10 @@ pub const RESTART_ANNOTATION: &str = "broadcast-operator.dev/restart";
 
 /// Longest value of that annotation that counts, in characters.
 pub const MAX_RESTART_TOKEN: usize = 256;
+
+/// Annotation by which a person accepts what a Broadcast is held for: its value is the token that the condition's message
+/// shows, and another one is not obeyed.
+pub const ACCEPT_ANNOTATION: &str = "broadcast-operator.dev/accept-restored";
 
 /// Finalizer that keeps a Broadcast until the requests in flight are recorded.
 pub const FINALIZER: &str = "broadcast-operator.dev/drain";

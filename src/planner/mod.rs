@@ -4,6 +4,7 @@
 //! sends nothing; the dispatcher sends what is sealed.
 
 mod cleanup;
+mod hold;
 mod plan;
 mod reconcile;
 mod report;

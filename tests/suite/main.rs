@@ -14,6 +14,7 @@ mod kubectl;
 mod operator_process;
 mod receipts;
 mod restarts;
+mod restores;
 mod sending;
 mod sizes;
 mod stopping;
