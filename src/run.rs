@@ -21,7 +21,7 @@ use tower::{BoxError, Layer, Service};
 
 use crate::address_guard::AddressPolicy;
 use crate::admin::{self, Readiness};
-use crate::api::{Broadcast, BroadcastBatch, BroadcastChannel};
+use crate::api::{Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel};
 use crate::cli::RunArgs;
 use crate::cluster::{ApiError, within};
 use crate::ledger::Ledger;
@@ -254,7 +254,7 @@ async fn connect(metrics: &Metrics) -> Result<Client, RunError> {
     Ok(builder.with_layer(&CountRequests(metrics.clone())).build())
 }
 
-/// Waits until all three kinds are served, and may be read in one namespace at least.
+/// Waits until all four kinds are served, and may be read in one namespace at least.
 async fn wait_for_crds(client: &Client, namespaces: &[String], readiness: &Readiness) {
     let places: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
@@ -267,6 +267,7 @@ async fn wait_for_crds(client: &Client, namespaces: &[String], readiness: &Readi
                 served::<Broadcast>(client, *place).await,
                 served::<BroadcastChannel>(client, *place).await,
                 served::<BroadcastBatch>(client, *place).await,
+                served::<BroadcastCampaign>(client, *place).await,
             ];
             reasons.extend(seen.into_iter().find_map(Result::err));
         }

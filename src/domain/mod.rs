@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod audience;
+pub mod campaign;
 pub mod channel_verdict;
 pub mod conditions;
 pub mod hold;

@@ -136,6 +136,13 @@ impl PageSummary {
         self
     }
 
+    /// Whether anything of it may have been sent.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        let untouched = usize::try_from(self.counts.pending + self.counts.skipped) == Ok(self.rows);
+        self.claim.is_some() || self.sealed || !untouched
+    }
+
     /// Unknown rows that were tried fewer than `max_attempts` times.
     #[must_use]
     pub fn unknown_below(&self, max_attempts: u32) -> i32 {

@@ -36,6 +36,7 @@ pub struct Observed {
     pub channels: Store<BroadcastChannel>,
     /// Summaries of all pages.
     pub pages: Arc<PageIndex>,
+    namespaces: Arc<[String]>,
     health: Arc<WatchHealth>,
     changed: signal::Receiver<u64>,
 }
@@ -79,6 +80,7 @@ impl Observed {
             broadcasts: broadcasts.clone(),
             channels: channels.clone(),
             pages: pages.clone(),
+            namespaces: namespaces.clone().into(),
             health: health.clone(),
             changed,
         };
@@ -93,6 +95,12 @@ impl Observed {
             changed: changed_sender,
         };
         (observed, watches, triggers)
+    }
+
+    /// The namespaces that are looked at; none means all.
+    #[must_use]
+    pub fn namespaces(&self) -> &[String] {
+        &self.namespaces
     }
 
     /// A signal that changes whenever one of the caches does.

@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 
 use super::restart::{self, Taken};
 use super::sources::{self, Read};
-use super::{Context, PlannerError, hold, report};
+use super::{Context, PlannerError, campaign, hold, report};
 use crate::api::{
     BatchProgress, Broadcast, BroadcastStatus, Counts, HttpChannel, KeyRef, Lineage, LocalRef,
     MessageContent, ObjectRef, Resolved,
@@ -51,6 +51,9 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
     if let Some(held) = Hold::shown(broadcast).filter(|held| !held.is_accepted(broadcast)) {
         return Ok(Planned::Not(Stage::Held(held)));
     }
+    if let Some(taken) = campaign::check(broadcast, context).await? {
+        return Ok(Planned::Not(taken));
+    }
     let prepared = match &broadcast.spec.restart_from {
         Some(request) => restart::prepare(broadcast, request, context).await?,
         None => prepare(broadcast, context).await?,
@@ -75,6 +78,10 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
         Ok(written) => written,
         Err(stage) => return Ok(Planned::Not(stage)),
     };
+    // The last thing before the pages: who has the key begins, or goes and gives it back.
+    if let Err(taken) = campaign::reserve(broadcast, context).await? {
+        return Ok(Planned::Not(taken));
+    }
     seal(broadcast, context, plan, written).await
 }
 

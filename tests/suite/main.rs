@@ -4,6 +4,7 @@
 mod common;
 
 mod bad_input;
+mod campaigns;
 mod chart;
 mod claims;
 mod crashes;
