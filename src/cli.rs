@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
-use crate::lease::{InvalidTimes, LeaseSettings, LeaseTimes};
 use crate::export::ExportArgs;
+use crate::lease::{InvalidTimes, LeaseSettings, LeaseTimes};
 use crate::telemetry::LogFormat;
 use crate::{api, export, run, telemetry};
 

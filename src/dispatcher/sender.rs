@@ -19,6 +19,7 @@ use super::{Context, LONGEST_WAIT};
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
 use crate::domain::answer::Answer;
+use crate::domain::hold::Books;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::rate::RateLimit;
 use crate::lease::Tenure;
@@ -361,8 +362,9 @@ impl Sender {
     fn may_send(&self, lane: &Lane) -> bool {
         let observed = &self.context.observed;
         let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
-        let is_wanted =
-            |broadcast: &Broadcast| is_sending(broadcast, &lane.uid) && observed.has_all_pages(broadcast);
+        let is_wanted = |broadcast: &Broadcast| {
+            is_sending(broadcast, &lane.uid) && observed.books(broadcast) == Books::Agree
+        };
         !brake
             && self.context.leases.holds(&self.tenure)
             && observed.blind(&self.key.namespace).is_none()

@@ -4,6 +4,7 @@
 mod common;
 
 mod bad_input;
+mod campaigns;
 mod chart;
 mod claims;
 mod crashes;
@@ -16,6 +17,7 @@ mod operator_process;
 mod receipts;
 mod replicas;
 mod restarts;
+mod restores;
 mod sending;
 mod sizes;
 mod stopping;
