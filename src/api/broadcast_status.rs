@@ -80,6 +80,10 @@ pub struct BroadcastStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub accepted_token: Option<String>,
+    /// Token of the last restore of the whole cluster that was accepted for this Broadcast, by the same annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub accepted_restore: Option<String>,
     /// The Broadcast that took over this one's chats. This one sends nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_by: Option<ObjectRef>,
@@ -110,6 +114,8 @@ pub enum HoldReason {
     BatchesMissing,
     /// Its batches know less than they did before.
     BatchesWentBack,
+    /// The whole cluster was put back to a backup.
+    ClusterRestored,
 }
 
 /// How many chats have which outcome.

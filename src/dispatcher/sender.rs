@@ -19,7 +19,7 @@ use super::{Context, LONGEST_WAIT};
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
 use crate::domain::answer::Answer;
-use crate::domain::hold::Books;
+use crate::domain::hold::{Books, Hold};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::rate::RateLimit;
 use crate::lease::Tenure;
@@ -362,8 +362,14 @@ impl Sender {
     fn may_send(&self, lane: &Lane) -> bool {
         let observed = &self.context.observed;
         let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
+        let restored = self.context.leases.restored();
+        let is_held = |broadcast: &Broadcast| {
+            restored.as_ref().is_some_and(|restored| Hold::of_restored(broadcast, restored, None).is_some())
+        };
         let is_wanted = |broadcast: &Broadcast| {
-            is_sending(broadcast, &lane.uid) && observed.books(broadcast) == Books::Agree
+            is_sending(broadcast, &lane.uid)
+                && observed.books(broadcast) == Books::Agree
+                && !is_held(broadcast)
         };
         !brake
             && self.context.leases.holds(&self.tenure)

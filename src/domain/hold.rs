@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
+use super::restored::Restored;
 use super::summary::{PageSummary, Seen};
 use crate::api::{ACCEPT_ANNOTATION, Broadcast, BroadcastStatus, Condition, HoldReason, HoldStatus};
 
@@ -33,24 +34,18 @@ impl Hold {
     /// A hold for what was `found`; `says` is what a person reads before the command.
     #[must_use]
     pub fn new<'a>(
-        broadcast: &Broadcast,
+        broadcast: &'a Broadcast,
         reason: HoldReason,
         found: impl IntoIterator<Item = &'a str>,
         says: &str,
     ) -> Self {
-        let status = broadcast.status.as_ref();
-        let mut hash = Sha256::new();
-        let mut add = |part: &str| {
-            hash.update(part);
-            hash.update([0]);
-        };
-        add(broadcast.metadata.uid.as_deref().unwrap_or_default());
-        add(name_of(reason));
         // What was accepted once is accepted once: the same find later has another token.
-        add(status.and_then(|status| status.accepted_token.as_deref()).unwrap_or_default());
-        found.into_iter().for_each(&mut add);
-        let token: String =
-            hash.finalize().iter().take(TOKEN_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        let before = broadcast.status.as_ref().and_then(|status| status.accepted_token.as_deref());
+        let found = std::iter::once(before.unwrap_or_default()).chain(found);
+        Self::with_token(broadcast, reason, token_of(broadcast, reason, found), says)
+    }
+
+    fn with_token(broadcast: &Broadcast, reason: HoldReason, token: String, says: &str) -> Self {
         let (namespace, name) = (&broadcast.metadata.namespace, &broadcast.metadata.name);
         let message = format!(
             "{says}: kubectl -n {} annotate --overwrite bc/{} {ACCEPT_ANNOTATION}={token}",
@@ -58,6 +53,31 @@ impl Hold {
             name.as_deref().unwrap_or_default()
         );
         Self { reason, token, message }
+    }
+
+    /// The hold of a Broadcast that may have been sent to in a time of which nothing is known, unless a person has accepted it.
+    /// `source` is when the Broadcast that it restarts was created.
+    #[must_use]
+    pub fn of_restored(
+        broadcast: &Broadcast,
+        restored: &Restored,
+        source: Option<Timestamp>,
+    ) -> Option<Self> {
+        if broadcast.spec.paused || !restored.concerns(broadcast, source) {
+            return None;
+        }
+        let reason = HoldReason::ClusterRestored;
+        // One restore is accepted once, so its token stays the same.
+        let token = token_of(broadcast, reason, [restored.id.as_str()]);
+        let says = format!(
+            "the cluster was restored from a backup, as was noticed at {}: whom the operator sent to after the backup was made is \
+             not known, so nothing is sent. The gateway's own books show it. To go on from what the backup knows",
+            restored.noticed
+        );
+        let hold = Self::with_token(broadcast, reason, token, &says);
+        let recorded = broadcast.status.as_ref().and_then(|status| status.accepted_restore.as_ref());
+        let is_accepted = recorded == Some(&hold.token) || hold.is_accepted(broadcast);
+        (!is_accepted).then_some(hold)
     }
 
     /// The hold that a status shows, as it was found then.
@@ -90,6 +110,21 @@ impl Hold {
     }
 }
 
+/// Names what was found of a Broadcast. Nobody can know it before.
+fn token_of<'a>(
+    broadcast: &'a Broadcast,
+    reason: HoldReason,
+    found: impl IntoIterator<Item = &'a str>,
+) -> String {
+    let mut hash = Sha256::new();
+    let parts = [broadcast.metadata.uid.as_deref().unwrap_or_default(), name_of(reason)];
+    for part in parts.into_iter().chain(found) {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(TOKEN_BYTES).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The hold that a person has accepted, if the status shows one.
 #[must_use]
 pub fn accepted(broadcast: &Broadcast) -> Option<Hold> {
@@ -108,6 +143,7 @@ pub fn name_of(reason: HoldReason) -> &'static str {
         HoldReason::StatusLost => "StatusLost",
         HoldReason::BatchesMissing => "BatchesMissing",
         HoldReason::BatchesWentBack => "BatchesWentBack",
+        HoldReason::ClusterRestored => "ClusterRestored",
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use crate::api::{BatchProgress, BroadcastSpec, Counts};
 
 fn broadcast() -> Broadcast {
@@ -94,4 +96,28 @@ fn books_that_lost_a_page_or_an_outcome_do_not_agree() {
     assert_eq!(seen(2, 6, 5, 0), Books::Behind(1));
     assert_eq!(seen(2, 5, 3, 0), Books::Behind(2));
     assert_eq!(seen(2, 1, 9, 4), Books::Behind(4), "a page that others have made up for");
+}
+
+#[test]
+fn a_restore_of_the_cluster_is_accepted_once_for_each_broadcast() {
+    let noticed: Timestamp = "2026-11-23T10:00:00Z".parse().expect("time");
+    let restored = |id: &str| Restored { id: id.into(), noticed };
+    let mut broadcast = broadcast();
+    broadcast.metadata.creation_timestamp = Some(Time(noticed - SignedDuration::from_hours(2)));
+    let hold = Hold::of_restored(&broadcast, &restored("a"), None).expect("held");
+    assert!(hold.message.ends_with(&format!("{ACCEPT_ANNOTATION}={}", hold.token)), "{}", hold.message);
+    annotate(&mut broadcast, &hold.token);
+    assert_eq!(Hold::of_restored(&broadcast, &restored("a"), None), None);
+    // Another hold needs the annotation: what was accepted is remembered in the status.
+    annotate(&mut broadcast, "another");
+    let status = BroadcastStatus { accepted_restore: Some(hold.token.clone()), ..BroadcastStatus::default() };
+    broadcast.status = Some(status);
+    assert_eq!(Hold::of_restored(&broadcast, &restored("a"), None), None);
+    assert!(Hold::of_restored(&broadcast, &restored("b"), None).is_some(), "a later restore is another one");
+    broadcast.spec.paused = true;
+    assert_eq!(
+        Hold::of_restored(&broadcast, &restored("b"), None),
+        None,
+        "what is stopped is shown as stopped"
+    );
 }

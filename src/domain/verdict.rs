@@ -10,8 +10,8 @@ use super::conditions::Conditions;
 use super::hold::{self, Books, Hold, books};
 use super::summary::{MAX_NOTABLE, PageSummary, Seen};
 use crate::api::{
-    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, HttpChannel,
-    OnUnknown, OutcomeName,
+    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, HoldReason,
+    HttpChannel, OnUnknown, OutcomeName,
 };
 
 /// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
@@ -74,9 +74,14 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
     let broadcast = observation.broadcast;
     let mut status = broadcast.status.clone().unwrap_or_default();
     status.observed_generation = broadcast.metadata.generation.unwrap_or_default();
+    let is_of_cluster = |hold: &Hold| hold.reason == HoldReason::ClusterRestored;
+    if let Some(accepted) = hold::accepted(broadcast).filter(is_of_cluster) {
+        status.accepted_restore = Some(accepted.token);
+        status.hold = None;
+    }
     match observation.stage {
         Stage::Sealed => {
-            let accepted = hold::accepted(broadcast);
+            let accepted = hold::accepted(broadcast).filter(|hold| !is_of_cluster(hold));
             let counted = count(&mut status, observation, accepted.is_some());
             // Once it is accepted, the counts are those of the pages as they are.
             if accepted.is_none() || counted {

@@ -12,16 +12,35 @@ use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, HoldReason};
 use crate::clock;
 use crate::domain::audience::{digest, pages};
 use crate::domain::hold::{self, Books, Hold, batches_missing, batches_went_back, books};
+use crate::domain::ids::ObjectKey;
 use crate::domain::outcome::Outcome;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::standing::Standing;
 use crate::domain::summary::Seen;
 use crate::domain::verdict::Stage;
 
-/// The token of what a person has accepted of this Broadcast last.
+/// The token of what a person has accepted of this Broadcast last, besides restores of the cluster.
 pub(super) fn accepted_token(broadcast: &Broadcast) -> Option<String> {
-    let now = hold::accepted(broadcast).map(|hold| hold.token);
-    now.or_else(|| broadcast.status.as_ref().and_then(|status| status.accepted_token.clone()))
+    let now = hold::accepted(broadcast).filter(|hold| hold.reason != HoldReason::ClusterRestored);
+    let before = || broadcast.status.as_ref().and_then(|status| status.accepted_token.clone());
+    now.map(|hold| hold.token).or_else(before)
+}
+
+/// The token of the restore of the cluster that a person has accepted for this Broadcast last.
+pub(super) fn accepted_restore(broadcast: &Broadcast) -> Option<String> {
+    let now = hold::accepted(broadcast).filter(|hold| hold.reason == HoldReason::ClusterRestored);
+    let before = || broadcast.status.as_ref().and_then(|status| status.accepted_restore.clone());
+    now.map(|hold| hold.token).or_else(before)
+}
+
+/// What a Broadcast is held for because the whole cluster was restored, if a person has not accepted it.
+pub(super) fn of_cluster(broadcast: &Broadcast, context: &Context) -> Option<Hold> {
+    let restored = context.leases.restored()?;
+    let source = broadcast.spec.restart_from.as_ref().and_then(|source| {
+        let key = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &source.name);
+        context.observed.broadcast(&key)?.creation_timestamp().map(|created| created.0)
+    });
+    Hold::of_restored(broadcast, &restored, source)
 }
 
 /// Looks at pages that are there before the audience is sealed. Pages of another Broadcast, or with outcomes in them, are a

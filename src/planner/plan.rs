@@ -225,6 +225,7 @@ fn sealed_status(broadcast: &Broadcast, plan: Plan, sealing: Sealing) -> Broadca
         lineage: Some(plan.lineage),
         hold: None,
         accepted_token: hold::accepted_token(broadcast),
+        accepted_restore: hold::accepted_restore(broadcast),
         ..broadcast.status.clone().unwrap_or_default()
     }
 }

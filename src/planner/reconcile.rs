@@ -60,6 +60,10 @@ async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, Planne
         cleanup::add_finalizer(broadcast, context).await?;
         return Ok(Action::await_change());
     }
+    if let Some(held) = hold::of_cluster(broadcast, context).filter(|_| broadcast.status.is_some()) {
+        let wait = report::report(broadcast, context, &Stage::Held(held), None).await?;
+        return Ok(Action::requeue(wait.unwrap_or(RECHECK)));
+    }
     if is_sealed(broadcast) {
         return watch_over(broadcast, context).await;
     }
