@@ -89,13 +89,14 @@ impl Protocol {
         }
     }
 
+    /// Whether a claim or a seal is refused, the page itself says.
     fn enabled_on_page(&self, state: &State, replica: usize, page: usize, actions: &mut Vec<Action>) {
         let process = &state.replicas[replica];
         let view = process.views[page].sheet.page();
         if !state.is_fresh(replica, page) {
             actions.push(Action::Look { replica, page });
         }
-        if process.window.is_none() && view.claim().is_none() && !view.is_sealed() {
+        if process.window.is_none() {
             for rows in self.windows(process, page) {
                 let claim = |fate| Action::Claim { replica, page, rows: rows.clone(), fate };
                 match self.mutant {
@@ -108,9 +109,8 @@ impl Protocol {
             let recover = |fate| Action::Recover { replica, page, fate };
             actions.extend(self.fates(state, replica, page, Write::Recover).map(recover));
         }
-        let may_seal = view.claim().is_none() || self.mutant == Some(Mutant::SealOverClaim);
         let is_source = page < self.bounds.pages.len();
-        if state.restart == Restart::Asked && is_source && !view.is_sealed() && may_seal {
+        if state.restart == Restart::Asked && is_source && !view.is_sealed() {
             let seal = |fate| Action::Seal { replica, page, fate };
             actions.extend(self.fates(state, replica, page, Write::Seal).map(seal));
         }

@@ -36,7 +36,8 @@ pub const RESTART: Bounds = Bounds { pages: &[1], restart: true, ..TAKE_OVER };
 pub const TWO_PAGES: Bounds =
     Bounds { pages: &[1, 1], unheard: false, late: 0, views: Views::OfWindows, ..RESTART };
 
-/// One chat that is sent again while it is Unknown, as the user wants it.
+/// One chat that is sent again while it is Unknown, as the user wants it. Every write gets its answer: a claim that is tried again
+/// does not count the tries of its rows, so with lost answers they would grow for ever.
 const RESEND: Bounds = Bounds { pages: &[1], restart: false, resend: true, ..TWO_PAGES };
 
 const WORLDS: [(&str, Bounds); 4] = [
