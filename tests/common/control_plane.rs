@@ -1,7 +1,9 @@
-//! etcd, kube-apiserver and kube-controller-manager, started once per test binary.
+//! etcd, kube-apiserver and kube-controller-manager, started once per test binary, or for a test that puts them back to an
+//! earlier state with etcd's own tools.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
 use broadcast_operator::api::crds;
@@ -24,10 +26,29 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,ser
 pub struct ControlPlane {
     assets: PathBuf,
     /// They end with it, and before the folder that they write into is removed.
-    processes: Vec<Process>,
+    processes: Mutex<Vec<Process>>,
     folder: TempDir,
-    url: String,
+    ports: Ports,
 }
+
+/// Where it listens. The same after it was stopped and started again.
+struct Ports {
+    etcd: u16,
+    etcd_peers: u16,
+    api_server: u16,
+}
+
+/// How a snapshot is put into the place of what etcd has.
+#[derive(Clone, Copy, Debug)]
+pub enum Restore {
+    /// As it is: revisions that were given since are given again.
+    Plain,
+    /// As Kubernetes wants it: revisions go on far beyond all that were ever given, and watches are told to begin anew.
+    Bumped,
+}
+
+/// Far above the revisions that any test makes; etcd's documentation uses it.
+const BUMP: &str = "1000000000";
 
 /// The control plane of this test binary.
 pub async fn shared() -> &'static ControlPlane {
@@ -62,21 +83,29 @@ impl ControlPlane {
         write_signing_key(at);
         std::fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n"))
             .expect("should write tokens");
-        let [client_port, peer_port, port] = [free_port(), free_port(), free_port()];
-        let etcd_url = format!("http://127.0.0.1:{client_port}");
-        let url = format!("https://127.0.0.1:{port}");
+        let ports = Ports { etcd: free_port(), etcd_peers: free_port(), api_server: free_port() };
+        let plane = Self { assets, processes: Mutex::default(), folder, ports };
+        plane.write_kubeconfig("admin", ADMIN);
+        plane.start_with(&plane.folder.path().join("etcd")).await;
+        plane
+    }
+
+    /// Starts all processes on this data of etcd, and waits until the API server answers.
+    async fn start_with(&self, data: &Path) {
+        let at = self.folder.path();
+        let url = format!("http://127.0.0.1:{}", self.ports.etcd);
         let etcd = Process::start(
-            Command::new(assets.join("etcd"))
+            Command::new(self.binary("etcd"))
                 .arg("--data-dir")
-                .arg(at.join("etcd"))
-                .args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url])
-                .args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer_port}")])
+                .arg(data)
+                .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+                .args(["--listen-peer-urls", &format!("http://127.0.0.1:{}", self.ports.etcd_peers)])
                 .args(["--unsafe-no-fsync", "--log-level", "error"]),
             &at.join("etcd.log"),
         );
         let api_server = Process::start(
-            Command::new(assets.join("kube-apiserver"))
-                .args(["--etcd-servers", &etcd_url, "--secure-port", &port.to_string()])
+            Command::new(self.binary("kube-apiserver"))
+                .args(["--etcd-servers", &url, "--secure-port", &self.ports.api_server.to_string()])
                 .args(["--bind-address", "127.0.0.1", "--service-cluster-ip-range", "10.0.0.0/24"])
                 .args(["--service-account-issuer", "https://kubernetes.default.svc"])
                 .args(["--authorization-mode", "RBAC"])
@@ -90,18 +119,50 @@ impl ControlPlane {
                 .arg(at.join("tokens.csv")),
             &at.join("kube-apiserver.log"),
         );
-        let mut plane = Self { assets, processes: vec![etcd, api_server], folder, url };
-        plane.write_kubeconfig("admin", ADMIN);
-        until("the API server is ready", async || plane.is_ready().await).await;
+        self.processes().extend([etcd, api_server]);
+        until("the API server is ready", async || self.is_ready().await).await;
         let controllers = Process::start(
-            Command::new(plane.assets.join("kube-controller-manager"))
+            Command::new(self.binary("kube-controller-manager"))
                 .arg("--kubeconfig")
-                .arg(plane.kubeconfig("admin"))
+                .arg(self.kubeconfig("admin"))
                 .args(["--controllers", CONTROLLERS, "--leader-elect=false", "--secure-port", "0"]),
-            &plane.folder.path().join("kube-controller-manager.log"),
+            &at.join("kube-controller-manager.log"),
         );
-        plane.processes.push(controllers);
-        plane
+        self.processes().push(controllers);
+    }
+
+    fn processes(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a snapshot of the running etcd. Out: its file.
+    pub fn snapshot(&self, name: &str) -> PathBuf {
+        let file = self.folder.path().join(format!("{name}.snapshot"));
+        let url = format!("http://127.0.0.1:{}", self.ports.etcd);
+        let saved = run(
+            Command::new(self.binary("etcdctl")).args(["--endpoints", &url, "snapshot", "save"]).arg(&file),
+            "",
+        );
+        saved.unwrap_or_else(|error| panic!("etcdctl snapshot save: {error}"));
+        file
+    }
+
+    /// Puts the whole cluster back to a snapshot: stops etcd and the API server, restores, and starts both again on the same
+    /// ports.
+    pub async fn put_back(&self, snapshot: &Path, how: Restore) {
+        // Each ends by its own id, the last one that was started first.
+        let mut processes = std::mem::take(&mut *self.processes());
+        while let Some(mut process) = processes.pop() {
+            process.kill();
+        }
+        let data = snapshot.with_extension("restored");
+        let mut restore = Command::new(self.binary("etcdutl"));
+        restore.args(["snapshot", "restore"]).arg(snapshot).arg("--data-dir").arg(&data);
+        if matches!(how, Restore::Bumped) {
+            restore.args(["--bump-revision", BUMP, "--mark-compacted"]);
+        }
+        run(&mut restore, "").unwrap_or_else(|error| panic!("etcdutl snapshot restore: {error}"));
+        self.start_with(&data).await;
     }
 
     async fn is_ready(&self) -> Result<(), String> {
@@ -163,10 +224,10 @@ impl ControlPlane {
         let certificate = self.folder.path().join("certs/apiserver.crt");
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: testbed\n\
-             clusters: [{{name: testbed, cluster: {{server: \"{}\", certificate-authority: \"{}\"}}}}]\n\
+             clusters: [{{name: testbed, cluster: {{server: \"https://127.0.0.1:{}\", certificate-authority: \"{}\"}}}}]\n\
              users: [{{name: {account}, user: {{token: \"{token}\"}}}}]\n\
              contexts: [{{name: testbed, context: {{cluster: testbed, user: {account}}}}}]\n",
-            self.url,
+            self.ports.api_server,
             certificate.display(),
         );
         std::fs::write(self.kubeconfig(account), text).expect("should write a kubeconfig");

@@ -42,6 +42,18 @@ impl Stage {
     pub async fn bare() -> Self {
         let plane = control_plane::shared().await;
         let account = chart::account(plane).await;
+        Self::on(plane, account).await
+    }
+
+    /// The same on a control plane of its own, which may be stopped and put back. It ends with the test binary.
+    pub async fn alone() -> Self {
+        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await));
+        plane.install_crds();
+        chart::install(plane);
+        Self::on(plane, chart::RELEASE).await
+    }
+
+    async fn on(plane: &'static ControlPlane, account: &str) -> Self {
         let client = plane.client().await;
         let namespace = format!("t-{}", &uuid());
         plane.kubectl(&["create", "namespace", &namespace], "");

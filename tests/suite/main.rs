@@ -13,6 +13,7 @@ mod examples;
 mod gateway_answers;
 mod kubectl;
 mod operator_process;
+mod put_back;
 mod receipts;
 mod restarts;
 mod restores;
