@@ -1,6 +1,12 @@
 //! A whole cluster is put back to an older snapshot of etcd, with etcd's own tools, under a running operator.
 
+use std::sync::Arc;
+
+use broadcast_operator::domain::ids::{BroadcastUid, ObjectKey};
+use broadcast_operator::ledger::{Ledger, LedgerError, PlannedWindow};
+use broadcast_operator::observed::PageIndex;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use kube::api::{ObjectMeta, PostParams};
 use serde_json::json;
 
@@ -60,4 +66,31 @@ async fn a_running_operator_sends_nothing_twice_when_its_cluster_is_put_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_operator_sends_nothing_twice_when_its_cluster_is_put_back_with_new_revisions() {
     put_back_while_sending(Restore::Bumped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_not_claimed_in_an_older_version_than_was_seen_of_it() {
+    let mut stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"paused": true})));
+    stage.apply(&broadcast("sale", 5, json!({})));
+    stage.wait_state("sale", "ChannelPaused").await;
+    stage.operator.kill();
+    let page = stage.pages("sale").await.remove(0);
+    let version: u64 = page.resource_version().and_then(|version| version.parse().ok()).expect("a number");
+    let window = PlannedWindow {
+        page: ObjectKey::new(&stage.namespace, page.name_any()),
+        index: 0,
+        broadcast: BroadcastUid::new(page.spec.broadcast.uid.clone()),
+        rows: 0..5,
+        resend: false,
+    };
+    for (seen, is_refused) in [(version + 1, true), (version, false)] {
+        let index = Arc::new(PageIndex::default());
+        let mut noted = page.clone();
+        noted.metadata.resource_version = Some(seen.to_string());
+        index.note(&noted);
+        let claimed = Ledger::new(stage.client.clone(), index).claim(window.clone()).await;
+        assert_eq!(matches!(claimed, Err(LedgerError::WentBack { .. })), is_refused, "{claimed:?}");
+        assert_eq!(claimed.is_ok(), !is_refused);
+    }
 }
