@@ -14,6 +14,7 @@ mod export;
 mod gateway_answers;
 mod kubectl;
 mod operator_process;
+mod put_back;
 mod receipts;
 mod replicas;
 mod restarts;
