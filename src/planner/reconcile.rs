@@ -59,9 +59,10 @@ async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, Planne
         return watch_over(broadcast, context).await;
     }
     if broadcast.status.is_none() {
-        // The first conditions, before anything else; what is written triggers the next look.
-        report::report(broadcast, context, &Stage::Planning, None).await?;
-        return Ok(Action::await_change());
+        // The first conditions, before anything else; what is written triggers the next look. After a try that failed it is
+        // too early for another one, and nothing else would bring it.
+        let wait = report::report(broadcast, context, &Stage::Planning, None).await?;
+        return Ok(wait.map_or_else(Action::await_change, Action::requeue));
     }
     match plan::plan(broadcast, context).await? {
         Planned::Sealed => Ok(Action::await_change()),
