@@ -54,7 +54,14 @@ impl ApiError {
     /// There is no such object.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.status().is_some_and(|status| status.code == 404)
+        self.status().is_some_and(|status| status.code == 404 && names_object(status))
+    }
+
+    /// There is no such kind, as before the CRDs are installed, while they are replaced, and for a moment after the API
+    /// server has started. It says nothing about any object.
+    #[must_use]
+    pub fn is_unknown_kind(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 404 && !names_object(status))
     }
 
     /// The operator lacks a right.
@@ -73,7 +80,7 @@ impl ApiError {
     /// Whether the same call may succeed later without anybody's help.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        self.is_ambiguous() || self.status().is_some_and(|status| status.code == 429)
+        self.is_ambiguous() || self.is_unknown_kind() || self.status().is_some_and(|status| status.code == 429)
     }
 
     /// One word for metrics.
@@ -90,6 +97,11 @@ impl ApiError {
             None => "NoAnswer",
         }
     }
+}
+
+/// An object that is not there is named in the answer; a path that is not served is all that the other kind of 404 speaks of.
+fn names_object(status: &Status) -> bool {
+    status.details.as_ref().is_some_and(|details| !details.name.is_empty())
 }
 
 /// Waits for one call, but not for ever.
@@ -113,4 +125,24 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn not_found(body: &str) -> ApiError {
+        let status: Status = serde_json::from_str(body).expect("a status");
+        ApiError::from(kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn an_object_is_gone_only_when_the_answer_names_it() {
+        let gone = not_found(
+            r#"{"status": "Failure", "reason": "NotFound", "code": 404, "details": {"name": "sale-00000", "kind": "broadcastbatches"}}"#,
+        );
+        assert!(gone.is_not_found() && !gone.is_unknown_kind() && !gone.is_temporary());
+        let unserved = not_found(r#"{"status": "Failure", "message": "404 page not found", "code": 404}"#);
+        assert!(!unserved.is_not_found() && unserved.is_unknown_kind() && unserved.is_temporary());
+    }
 }

@@ -55,7 +55,7 @@ where
     let (kind, plural) = (K::kind(&()), K::plural(&()));
     match within(api.list_metadata(&ListParams::default().limit(1))).await {
         Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Err(format!(
+        Err(error) if error.is_unknown_kind() => Err(format!(
             "kind {kind} is not installed: run `broadcast-operator crds | kubectl apply --server-side -f -`, or install the chart"
         )),
         Err(error) if error.is_forbidden() => {
