@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::lease::{InvalidTimes, LeaseSettings, LeaseTimes};
 use crate::telemetry::LogFormat;
 use crate::{api, run, telemetry};
 
@@ -20,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the operator until SIGTERM or SIGINT.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Print the `CustomResourceDefinitions` as YAML, for `kubectl apply --server-side -f -`.
     Crds,
 }
@@ -58,6 +60,9 @@ pub struct RunArgs {
         value_name = "CIDR"
     )]
     pub allow_addresses: Vec<IpNet>,
+    /// How replicas share their work.
+    #[command(flatten)]
+    pub leases: LeaseArgs,
     /// How a log line looks.
     #[arg(long, env = "BROADCAST_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -69,6 +74,82 @@ pub struct RunArgs {
         value_name = "FILTER"
     )]
     pub log_filter: String,
+}
+
+/// How replicas share their work. Replicas that share it have the first two of these in common.
+#[derive(Args, Clone, Debug)]
+pub struct LeaseArgs {
+    /// Namespace of the leases by which replicas share channels. None: that of the pod, or of the kubeconfig.
+    #[arg(long, env = "BROADCAST_LEASE_NAMESPACE", value_name = "NAME")]
+    pub lease_namespace: Option<String>,
+    /// Name of the leader's lease; the names of all others begin with it. Replicas with the same one share their work.
+    #[arg(
+        long,
+        env = "BROADCAST_LEASE_NAME",
+        default_value = "broadcast-operator",
+        value_parser = lease_name,
+        value_name = "NAME"
+    )]
+    pub lease_name: String,
+    /// After so long without a sign of life a replica is given up and the others take over. Whole seconds.
+    #[arg(long, env = "BROADCAST_LEASE_DURATION", default_value = "15s", value_parser = duration, value_name = "TIME")]
+    pub lease_duration: Duration,
+    /// A replica that could not renew its lease for so long starts no further request. Less than the lease duration.
+    #[arg(
+        long,
+        env = "BROADCAST_LEASE_RENEW_DEADLINE",
+        default_value = "10s",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    pub lease_renew_deadline: Duration,
+    /// Time between two renewals.
+    #[arg(long, env = "BROADCAST_LEASE_RETRY_PERIOD", default_value = "2s", value_parser = duration, value_name = "TIME")]
+    pub lease_retry_period: Duration,
+    /// Name of this process in the leases, for people.
+    #[arg(long, env = "POD_NAME", default_value = "broadcast-operator", value_name = "NAME")]
+    pub pod_name: String,
+    /// UID of the pod that this process runs in. What an earlier process of the same pod held is taken over at once.
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
+}
+
+impl LeaseArgs {
+    /// The settings that these flags mean. `namespace` is that of the pod or of the kubeconfig.
+    ///
+    /// # Errors
+    /// When the times cannot work together.
+    pub fn settings(&self, namespace: &str) -> Result<LeaseSettings, InvalidTimes> {
+        let times = LeaseTimes {
+            duration: self.lease_duration,
+            renew_deadline: self.lease_renew_deadline,
+            retry_period: self.lease_retry_period,
+        };
+        times.check()?;
+        Ok(LeaseSettings {
+            namespace: self.lease_namespace.clone().unwrap_or_else(|| namespace.to_owned()),
+            name: self.lease_name.clone(),
+            pod_name: self.pod_name.clone(),
+            pod_uid: self.pod_uid.clone().filter(|uid| !uid.is_empty()),
+            times,
+        })
+    }
+}
+
+/// A time as in `15s` or `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let time: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    Duration::try_from(time).map_err(|_| "must not be negative".to_owned())
+}
+
+/// Names of leases are this one, a dash and twenty letters; it is also the value of a label.
+fn lease_name(text: &str) -> Result<String, String> {
+    let is_name = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let is_framed = !text.starts_with('-') && !text.ends_with('-');
+    if is_name && is_framed && (1..=63).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err("must be 1 to 63 small letters, digits and dashes, with no dash at either end".to_owned())
 }
 
 /// Reads the command line and does what it says.

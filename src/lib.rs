@@ -13,6 +13,7 @@ pub mod clock;
 pub mod cluster;
 pub mod dispatcher;
 pub mod domain;
+pub mod lease;
 pub mod ledger;
 pub mod metrics;
 pub mod observed;

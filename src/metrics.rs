@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -87,6 +88,11 @@ struct RequestLabels {
     method: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ElectionLabels {
+    name: &'static str,
+}
+
 /// All metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -99,6 +105,8 @@ pub struct Metrics {
     reconciles: Family<ReconcileLabels, Counter>,
     reconcile_seconds: Histogram,
     requests: Family<RequestLabels, Counter>,
+    is_leader: Family<ElectionLabels, Gauge>,
+    channels_held: Gauge,
 }
 
 impl Default for Metrics {
@@ -123,6 +131,8 @@ impl Metrics {
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(RECONCILE_SECONDS),
             requests: Family::default(),
+            is_leader: Family::default(),
+            channels_held: Gauge::default(),
         };
         registry.register(
             "broadcast_messages",
@@ -155,6 +165,16 @@ impl Metrics {
             "rest_client_requests",
             "Requests to the API server, by status code and method",
             metrics.requests.clone(),
+        );
+        registry.register(
+            "leader_election_master_status",
+            "Whether this replica plans and reports",
+            metrics.is_leader.clone(),
+        );
+        registry.register(
+            "broadcast_channels_held",
+            "Channels that this replica sends for",
+            metrics.channels_held.clone(),
         );
         Self { registry: Arc::new(registry), ..metrics }
     }
@@ -210,6 +230,13 @@ impl Metrics {
         let result = if succeeded { ReconcileResult::Success } else { ReconcileResult::Error };
         self.reconciles.get_or_create(&ReconcileLabels { controller: "broadcast", result }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// What this replica has of the common work.
+    pub fn holds(&self, is_leader: bool, channels: usize) {
+        let labels = ElectionLabels { name: "broadcast-operator" };
+        self.is_leader.get_or_create(&labels).set(i64::from(is_leader));
+        self.channels_held.set(i64::try_from(channels).unwrap_or(i64::MAX));
     }
 
     /// The API server answered a request; `None` when it did not.

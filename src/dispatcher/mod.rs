@@ -1,6 +1,6 @@
-//! Sending: one task per channel.
+//! Sending: one task per channel that this replica holds.
 //!
-//! In: sealed Broadcasts, their channels and pages, as observed. Out: requests to gateways, and outcomes in the ledger.
+//! In: tenures, sealed Broadcasts, their channels and pages, as observed. Out: requests to gateways, and outcomes in the ledger.
 //! Every request is preceded by a stored claim on its row; see `docs/delivery-guarantees.md`.
 
 mod account;
@@ -8,7 +8,7 @@ mod lane;
 mod sender;
 mod status;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kube::{Client, ResourceExt};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address_guard::AddressPolicy;
 use crate::api::Broadcast;
 use crate::domain::ids::ObjectKey;
+use crate::lease::{Leases, Tenure, Tenures};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
@@ -31,6 +32,8 @@ pub struct Context {
     pub ledger: Arc<Ledger>,
     /// What this process sees.
     pub observed: Observed,
+    /// For which channels it may send.
+    pub leases: Leases,
     /// Which addresses users may reach.
     pub addresses: Arc<AddressPolicy>,
     /// What is counted.
@@ -47,56 +50,75 @@ pub struct SenderDied {
     source: tokio::task::JoinError,
 }
 
-/// Sends until `shutdown`, and then until everything in flight is recorded. The caches must be synced.
+/// Sends for the channels that this replica holds, until `shutdown` and then until everything in flight is recorded. The
+/// caches must be synced.
 ///
 /// # Errors
 /// When a channel's task died.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(), SenderDied> {
     let mut changes = context.observed.changes();
+    let mut tenures = context.leases.tenures();
     let mut senders = Senders::default();
-    loop {
+    while !shutdown.is_cancelled() {
         changes.mark_unchanged();
-        for key in wanted(&context.observed) {
-            senders.start(&context, key, &shutdown);
-        }
+        context.leases.want(wanted(&context.observed));
+        senders.follow(&context, &tenures.borrow_and_update());
         tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = shutdown.cancelled() => {}
             changed = changes.changed() => if changed.is_err() { break },
-            ended = senders.next_ended(), if !senders.tasks.is_empty() => ended?,
+            changed = tenures.changed() => if changed.is_err() { break },
+            ended = senders.next_ended(), if !senders.tasks.is_empty() => context.leases.gave_up(&ended?),
         }
     }
+    context.leases.leave();
+    senders.follow(&context, &Tenures::new());
     while !senders.tasks.is_empty() {
-        senders.next_ended().await?;
+        context.leases.gave_up(&senders.next_ended().await?);
     }
     Ok(())
 }
 
-/// The tasks of all channels.
+/// The tasks of the channels that this replica holds, or held and has not given up yet.
 #[derive(Default)]
 struct Senders {
     tasks: JoinSet<()>,
-    channels: HashMap<task::Id, ObjectKey>,
-    running: HashSet<ObjectKey>,
+    running: HashMap<task::Id, Running>,
+}
+
+struct Running {
+    tenure: Tenure,
+    end: CancellationToken,
 }
 
 impl Senders {
-    fn start(&mut self, context: &Arc<Context>, key: ObjectKey, shutdown: &CancellationToken) {
-        if self.running.insert(key.clone()) {
-            let sender = Sender::new(context.clone(), key.clone()).run(shutdown.clone());
-            self.channels.insert(self.tasks.spawn(sender).id(), key);
+    /// Starts a task for each new tenure, and ends those whose tenure was withdrawn. A channel never has two tasks: while one
+    /// is ending, no other begins.
+    fn follow(&mut self, context: &Arc<Context>, tenures: &Tenures) {
+        for running in self.running.values() {
+            if tenures.get(&running.tenure.channel) != Some(&running.tenure) {
+                running.end.cancel();
+            }
+        }
+        for tenure in tenures.values() {
+            if self.running.values().all(|running| running.tenure.channel != tenure.channel) {
+                let end = CancellationToken::new();
+                let sender = Sender::new(context.clone(), tenure.clone()).run(end.clone());
+                self.running.insert(self.tasks.spawn(sender).id(), Running { tenure: tenure.clone(), end });
+            }
         }
     }
 
-    /// Waits until a task ends; one that is no longer wanted ends by itself.
-    async fn next_ended(&mut self) -> Result<(), SenderDied> {
-        let (id, died) = match self.tasks.join_next_with_id().await {
-            None => return Ok(()),
-            Some(Ok((id, ()))) => (id, None),
-            Some(Err(source)) => (source.id(), Some(source)),
+    /// Waits until a task has ended; there must be one. Everything of its tenure is recorded then.
+    async fn next_ended(&mut self) -> Result<Tenure, SenderDied> {
+        let (id, died) = match self.tasks.join_next_with_id().await.expect("should have a task") {
+            Ok((id, ())) => (id, None),
+            Err(source) => (source.id(), Some(source)),
         };
-        let channel = self.channels.remove(&id).expect("should know the channel of every task");
-        self.running.remove(&channel);
-        died.map_or(Ok(()), |source| Err(SenderDied { channel, source }))
+        let Running { tenure, .. } = self.running.remove(&id).expect("should know the tenure of every task");
+        match died {
+            None => Ok(tenure),
+            Some(source) => Err(SenderDied { channel: tenure.channel, source }),
+        }
     }
 }
 

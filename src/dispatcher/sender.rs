@@ -21,6 +21,7 @@ use crate::clock;
 use crate::domain::answer::Answer;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::rate::RateLimit;
+use crate::lease::Tenure;
 use crate::ledger::LedgerError;
 use tasks::{Answered, Claimed, Event};
 
@@ -36,6 +37,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Sender {
     context: Arc<Context>,
     key: ObjectKey,
+    tenure: Tenure,
     account: Account,
     lanes: Vec<Lane>,
     next_lane: usize,
@@ -52,12 +54,14 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(context: Arc<Context>, key: ObjectKey) -> Self {
+    pub(super) fn new(context: Arc<Context>, tenure: Tenure) -> Self {
         let (events, inbox) = mpsc::unbounded_channel();
+        let key = tenure.channel.clone();
         let status = StatusWriter::new(context.clone(), key.clone());
         Self {
             context,
             key,
+            tenure,
             account: Account::new(),
             lanes: Vec::new(),
             next_lane: 0,
@@ -72,19 +76,18 @@ impl Sender {
         }
     }
 
-    /// Sends until `shutdown` and then until everything is recorded, or until the channel is gone and nothing of it is
-    /// left.
-    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+    /// Sends until `end`, and then until everything is recorded.
+    pub(super) async fn run(mut self, end: CancellationToken) {
         let mut changes = self.context.observed.changes();
         loop {
             let changed = changes.has_changed().unwrap_or(false);
             changes.mark_unchanged();
-            self.is_ending |= shutdown.is_cancelled();
-            let exists = self.look(changed);
+            self.is_ending |= end.is_cancelled();
+            self.look(changed);
             self.claim_ahead();
             let wait = self.send().min(self.status.wakes_in(clock::monotonic()));
             self.record();
-            if self.is_done(exists) {
+            if self.is_done() {
                 self.status.finish().await;
                 return;
             }
@@ -98,19 +101,20 @@ impl Sender {
                     }
                 }
                 _ = changes.changed() => { changes.mark_changed(); }
-                () = shutdown.cancelled(), if !self.is_ending => {}
+                () = end.cancelled(), if !self.is_ending => {}
                 () = clock::wait(wait) => {}
             }
         }
     }
 
-    fn is_done(&self, exists: bool) -> bool {
-        let idle = self.in_flight == 0 && self.recovering.is_empty() && self.lanes.iter().all(Lane::is_idle);
-        idle && (self.is_ending || (!exists && self.lanes.is_empty()))
+    fn is_done(&self) -> bool {
+        let is_idle =
+            self.in_flight == 0 && self.recovering.is_empty() && self.lanes.iter().all(Lane::is_idle);
+        is_idle && self.is_ending
     }
 
-    /// Takes in the caches. Returns whether the channel exists.
-    fn look(&mut self, changed: bool) -> bool {
+    /// Takes in the caches.
+    fn look(&mut self, changed: bool) {
         let (now, wall) = (clock::monotonic(), clock::now());
         let channel = self.context.observed.channel(&self.key);
         if let Some(channel) = self.account.observe(channel.clone(), now, wall) {
@@ -119,7 +123,10 @@ impl Sender {
         if changed || self.lanes.is_empty() || now >= self.next_look {
             self.next_look = now + LONGEST_WAIT;
             self.look_at_broadcasts(channel.as_deref(), now);
-            self.recover_orphans(now);
+            // Without the tenure, another replica's claims would look like those of a dead process.
+            if self.context.leases.holds(&self.tenure) {
+                self.recover_orphans(now);
+            }
         }
         let active = self.lanes.iter().filter(|lane| !lane.is_idle()).count();
         match &channel {
@@ -132,11 +139,15 @@ impl Sender {
             ),
             None => self.status.forget(),
         }
-        let is_blind = self.context.observed.blind(&self.key.namespace).is_some();
-        if self.is_ending || is_blind || !self.account.is_open(now) {
+        if !self.may_begin(now) {
             self.lanes.iter_mut().for_each(Lane::drop_unsent);
         }
-        channel.is_some()
+    }
+
+    /// Whether anything may be claimed or sent, as far as the channel and this replica are concerned.
+    fn may_begin(&self, now: Instant) -> bool {
+        let is_blind = self.context.observed.blind(&self.key.namespace).is_some();
+        !self.is_ending && !is_blind && self.context.leases.holds(&self.tenure) && self.account.is_open(now)
     }
 
     fn look_at_broadcasts(&mut self, channel: Option<&BroadcastChannel>, now: Instant) {
@@ -190,7 +201,7 @@ impl Sender {
     /// Stores claims for about one second of work, shared evenly by the Broadcasts that have something to send.
     fn claim_ahead(&mut self) {
         let now = clock::monotonic();
-        if self.is_ending || !self.account.is_open(now) {
+        if !self.may_begin(now) {
             return;
         }
         let total = self.account.second_of_work(UNLIMITED_AHEAD);
@@ -351,6 +362,7 @@ impl Sender {
         let is_wanted =
             |broadcast: &Broadcast| is_sending(broadcast, &lane.uid) && observed.has_all_pages(broadcast);
         !brake
+            && self.context.leases.holds(&self.tenure)
             && observed.blind(&self.key.namespace).is_none()
             && observed.broadcast(&lane.key).is_some_and(|b| is_wanted(&b))
     }

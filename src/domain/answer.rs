@@ -125,7 +125,7 @@ impl SendPolicy {
     /// What an answer means: the row to record, if any, and the effect on the channel.
     #[must_use]
     pub fn settle(&self, before: &Row, answer: Answer, now: Timestamp) -> (Option<Row>, ChannelEffect) {
-        let attempts = before.attempts + 1;
+        let attempts = before.attempts.saturating_add(1);
         match answer {
             Answer::Accepted { message_id } => {
                 let row = Row::known(Outcome::Sent, attempts, now).with_message_id(&message_id);

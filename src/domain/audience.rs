@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::page::Recipient;
 use super::page_csv::bytes_of;
+use super::text::is_invisible;
 use crate::api::Chat;
 
 pub use paging::{MAX_PAGE_ROWS, digest, pages};
@@ -141,7 +142,7 @@ impl Audience {
     /// # Errors
     /// When the text as a whole makes no sense. A bad row is a row with a reason.
     pub fn add_csv(&mut self, source_name: &str, text: &str) -> Result<(), AudienceError> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let text = text.trim_start_matches('\u{feff}');
         let delimiter = delimiter_of(text);
         let not_csv = |problem| AudienceError::NotCsv { source_name: source_name.to_owned(), problem };
         if let Some(line) = quotes::unclosed(text, delimiter) {
@@ -313,30 +314,33 @@ fn is_variable(name: &str) -> bool {
 
 /// Comma, or what spreadsheets use instead where the comma is a decimal sign.
 fn delimiter_of(text: &str) -> u8 {
-    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    // Some programs end lines with a carriage return alone.
+    let first = text.split(['\n', '\r']).find(|line| !line.trim().is_empty()).unwrap_or_default();
     [b',', b';', b'\t'].into_iter().find(|delimiter| first.contains(char::from(*delimiter))).unwrap_or(b',')
 }
 
 /// A chat in the one form in which it is sent and compared, or `None` when it is none. Phone numbers become their digits
-/// (`+1 (555) 123-0001`, `001 555 1230001` and `15551230001` are one chat); ids of chat networks stay as they are.
+/// (`+1 (555) 123-0001`, `001 555 1230001` and `15551230001` are one chat); ids of chat networks stay as they are. The
+/// one form of a chat is that of its one form too.
 #[must_use]
 pub fn normalise(chat: &str) -> Option<String> {
-    let chat = chat.trim();
+    let chat = chat.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
     if is_spreadsheet_remains(chat) {
         return None;
     }
     let looks_like_phone = !chat.starts_with('-')
-        && chat.chars().all(|c| c.is_ascii_digit() || " +-().\u{a0}".contains(c))
+        && chat.chars().all(|c| c.is_ascii_digit() || " +-().\u{a0}".contains(c) || is_invisible(c))
         && chat.contains(|c: char| c.is_ascii_digit());
     if looks_like_phone {
         let digits: String = chat.chars().filter(char::is_ascii_digit).collect();
-        let digits = digits.strip_prefix("00").map(str::to_owned).unwrap_or(digits);
-        return CHAT_DIGITS.contains(&digits.len()).then_some(digits);
+        // No country code begins with a zero.
+        let digits = digits.trim_start_matches("00");
+        return CHAT_DIGITS.contains(&digits.len()).then(|| digits.to_owned());
     }
     let is_id = !chat.is_empty()
         && chat.chars().count() <= MAX_CHAT
         && chat.chars().any(char::is_alphanumeric)
-        && !chat.contains(|c: char| c.is_whitespace() || c.is_control());
+        && !chat.contains(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c));
     is_id.then(|| chat.to_owned())
 }
 
@@ -359,5 +363,7 @@ fn shown(chat: &str) -> String {
     chat.trim().chars().filter(|c| !c.is_control()).take(MAX_CHAT).collect()
 }
 
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,12 @@
 //! Pure rules: no async, no client, no clock, no random, no environment. Time and luck come in as arguments.
 
 pub mod answer;
+#[cfg(test)]
+mod any;
 pub mod audience;
 pub mod channel_verdict;
 pub mod conditions;
+pub mod export;
 pub mod ids;
 pub mod message;
 pub mod outcome;
@@ -13,6 +16,7 @@ pub mod rate;
 pub mod restart;
 pub mod share;
 pub mod summary;
+pub mod text;
 pub mod token;
 pub mod verdict;
 pub mod window;

@@ -74,7 +74,7 @@ pub enum ClaimRefused {
 pub struct SealRefused;
 
 /// One page of the ledger.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     recipients: Vec<Recipient>,
     rows: Vec<Row>,
@@ -219,7 +219,11 @@ impl Page {
     /// Takes in evidence on one row. Returns whether it changed anything.
     pub fn merge(&mut self, row: usize, evidence: &Row) -> bool {
         let Some(known) = self.rows.get_mut(row) else { return false };
-        if known.outcome == Outcome::Skipped {
+        // Which rows are skipped is decided when the page is planned, and by nothing that happens later.
+        let is_about_skipping = [known.outcome, evidence.outcome].contains(&Outcome::Skipped);
+        // A try that came to nothing would make a cancelled row Pending again, while the restart that took it over has it too.
+        let is_too_late = self.sealed && evidence.outcome == Outcome::Pending;
+        if is_about_skipping || is_too_late {
             return false;
         }
         let before = known.clone();
@@ -236,7 +240,7 @@ impl Page {
     /// itself.
     pub fn orphan_claim(&mut self, now: Timestamp) {
         for row in self.claimed_rows() {
-            let attempts = self.rows[row].attempts + 1;
+            let attempts = self.rows[row].attempts.saturating_add(1);
             let unknown = Row::known(Outcome::Unknown, attempts, now)
                 .with_error("Interrupted", "the operator stopped between sending and recording");
             self.rows[row].merge(&unknown);
@@ -300,3 +304,7 @@ fn count_of(counts: &mut BatchCounts, outcome: Outcome) -> &mut i32 {
         Outcome::Read => &mut counts.read,
     }
 }
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;

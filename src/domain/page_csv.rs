@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::outcome::{MAX_CODE, MAX_DETAIL, MAX_MESSAGE_ID, Outcome, Row};
 use super::page::{PageError, Recipient};
 
-const OUTCOME_HEADER: [&str; 7] = ["chat", "outcome", "time", "attempts", "messageId", "code", "detail"];
+/// Columns of the outcomes.
+pub(super) const OUTCOME_HEADER: [&str; 7] =
+    ["chat", "outcome", "time", "attempts", "messageId", "code", "detail"];
 /// Columns before the parameters.
 const FIXED_COLUMNS: usize = 2;
 
@@ -244,3 +246,7 @@ fn finish(writer: csv::Writer<Vec<u8>>) -> String {
     let bytes = writer.into_inner().expect("should flush CSV to memory");
     String::from_utf8(bytes).expect("should write CSV of strings as UTF-8")
 }
+
+#[cfg(test)]
+#[path = "page_csv_tests.rs"]
+mod tests;

@@ -19,14 +19,15 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// A limit of `per_second` messages, which starts with an empty account: a process that is started again and again
-    /// does not get its burst each time.
+    /// A limit of `per_second` messages, which starts as it is right after a message that used up the whole burst. Whoever
+    /// sent by the same limit until now may have left it so: what that one used is not spent again, neither when another
+    /// process takes over nor when one is started again and again.
     #[must_use]
     pub fn new(per_second: u32, burst: Option<u32>, now: Instant) -> Self {
         let mut limit =
             Self { per_second: 1, interval: Duration::ZERO, tolerance: Duration::ZERO, even_at: now };
         limit.set(per_second, burst, now);
-        limit.even_at = now + limit.tolerance;
+        limit.even_at = now + limit.tolerance + limit.interval;
         limit
     }
 
@@ -91,6 +92,29 @@ mod tests {
                 for (j, to) in taken.iter().enumerate().skip(i) {
                     let allowed = f64::from(burst) + f64::from(rate) * (*to - *from).as_secs_f64();
                     prop_assert!(f64::from(u32::try_from(j - i + 1).expect("small")) <= allowed + 1e-6);
+                }
+            }
+        }
+
+        #[test]
+        fn senders_who_take_over_from_each_other_keep_one_limit_together(
+            rate in 1_u32..2000,
+            burst in 1_u32..50,
+            waits in prop::collection::vec((0_u64..20_000, prop::bool::weighted(0.1)), 1..200),
+        ) {
+            let mut now = origin();
+            let mut limit = RateLimit::new(rate, Some(burst), now);
+            // What a single sender would have been left with: the truth that every successor must keep to.
+            let mut truth = limit.clone();
+            for (wait, is_taken_over) in waits {
+                now += Duration::from_micros(wait);
+                if is_taken_over {
+                    limit = RateLimit::new(rate, Some(burst), now);
+                }
+                if limit.wait(now).is_zero() {
+                    prop_assert_eq!(truth.wait(now), Duration::ZERO);
+                    limit.take(now);
+                    truth.take(now);
                 }
             }
         }

@@ -32,9 +32,11 @@ fn channel() -> BroadcastChannel {
 
 /// A page whose rows have these outcomes; the rows of `claim` are being sent.
 fn page(outcomes: &[OutcomeName], claim: std::ops::Range<usize>) -> Arc<PageSummary> {
-    let recipients = (0..outcomes.len())
-        .map(|n| Recipient { chat: format!("1555{n:04}"), skip: String::new(), params: BTreeMap::new() })
-        .collect();
+    let recipient = |(n, outcome): (usize, &OutcomeName)| {
+        let skip = if *outcome == OutcomeName::Skipped { "InvalidChat" } else { "" };
+        Recipient { chat: format!("1555{n:04}"), skip: skip.into(), params: BTreeMap::new() }
+    };
+    let recipients = outcomes.iter().enumerate().map(recipient).collect();
     let mut page = Page::planned(recipients);
     for (row, outcome) in outcomes.iter().enumerate() {
         page.merge(row, &Row::known(*outcome, u32::from(*outcome != OutcomeName::Pending), now()));

@@ -8,7 +8,8 @@ mod message_ids;
 mod pages;
 mod watch;
 
-pub use watch::WATCH_SECONDS;
+pub use health::WatchHealth;
+pub use watch::{Change, Scope, WATCH_SECONDS, changes, version_of};
 
 use std::sync::Arc;
 
@@ -23,9 +24,7 @@ use crate::clock;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::verdict::has_all_pages;
 
-use health::WatchHealth;
 pub use pages::PageIndex;
-use watch::{Change, Scope};
 
 /// Caches, cheap to clone.
 #[derive(Clone)]
@@ -147,9 +146,9 @@ impl Watches {
         let store = broadcasts.store.clone();
         tokio::select! {
             () = ended.cancelled() => {}
-            () = feed_broadcasts(watch::changes(&client, &scopes, &health), broadcasts, &triggers, &changed) => {}
-            () = feed_channels(watch::changes(&client, &scopes, &health), channels, &store, &triggers, &changed) => {}
-            () = feed_pages(watch::changes(&client, &scopes, &health), &pages, &triggers, &changed) => {}
+            () = feed_broadcasts(watch::changes(&client, &scopes, None, &health), broadcasts, &triggers, &changed) => {}
+            () = feed_channels(watch::changes(&client, &scopes, None, &health), channels, &store, &triggers, &changed) => {}
+            () = feed_pages(watch::changes(&client, &scopes, None, &health), &pages, &triggers, &changed) => {}
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -82,6 +83,7 @@ pub trait Watched:
     }
 }
 
+impl Watched for Lease {}
 impl Watched for Broadcast {}
 impl Watched for BroadcastChannel {}
 
@@ -97,8 +99,13 @@ impl Watched for BroadcastBatch {
     }
 }
 
-/// Watches `K` in all scopes, until the receiver is dropped.
-pub fn changes<K>(client: &Client, scopes: &[Scope], health: &Arc<WatchHealth>) -> mpsc::Receiver<Change<K>>
+/// Watches `K` in all scopes, or those with these labels, until the receiver is dropped.
+pub fn changes<K>(
+    client: &Client,
+    scopes: &[Scope],
+    labels: Option<&str>,
+    health: &Arc<WatchHealth>,
+) -> mpsc::Receiver<Change<K>>
 where
     K: Watched,
 {
@@ -106,6 +113,8 @@ where
     let scopes = scopes.to_vec();
     let client = client.clone();
     let health = health.clone();
+    let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+    config.label_selector = labels.map(str::to_owned);
     tokio::spawn(async move {
         let (synced_sender, mut synced) = mpsc::channel(scopes.len().max(1));
         let number = scopes.len();
@@ -117,7 +126,7 @@ where
             };
             let name = WatchName { kind: K::plural(&()).into_owned(), namespace };
             let feed = Feed::<K>::new(sender.clone(), synced_sender.clone());
-            feeds.spawn(feed.run(api, name, health.clone()));
+            feeds.spawn(feed.run(api, config.clone(), name, health.clone()));
         }
         drop(synced_sender);
         for _ in 0..number {
@@ -148,11 +157,16 @@ where
         Self { changes, synced, known: HashMap::new(), listed: None, is_synced: false }
     }
 
-    async fn run(mut self, api: Api<DeserializeGuard<K>>, name: WatchName, health: Arc<WatchHealth>) {
+    async fn run(
+        mut self,
+        api: Api<DeserializeGuard<K>>,
+        config: watcher::Config,
+        name: WatchName,
+        health: Arc<WatchHealth>,
+    ) {
         let mut errors = 0;
         while !self.changes.is_closed() {
-            let config = watcher::Config::default().timeout(WATCH_SECONDS);
-            let mut events = kube::runtime::watcher(api.clone(), config).default_backoff().boxed();
+            let mut events = kube::runtime::watcher(api.clone(), config.clone()).default_backoff().boxed();
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {

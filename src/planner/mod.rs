@@ -14,14 +14,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Broadcast;
 use crate::cluster::{ApiError, chain};
+use crate::lease::Leases;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::observed::{Observed, Triggers};
@@ -55,6 +57,8 @@ pub struct Context {
     pub ledger: Arc<Ledger>,
     /// What this process sees.
     pub observed: Observed,
+    /// Whether it is this process that plans.
+    pub leases: Leases,
     /// What is counted.
     pub metrics: Metrics,
     recorder: Recorder,
@@ -65,7 +69,13 @@ pub struct Context {
 impl Context {
     /// A context without a past.
     #[must_use]
-    pub fn new(client: Client, ledger: Arc<Ledger>, observed: Observed, metrics: Metrics) -> Self {
+    pub fn new(
+        client: Client,
+        ledger: Arc<Ledger>,
+        observed: Observed,
+        leases: Leases,
+        metrics: Metrics,
+    ) -> Self {
         let reporter =
             Reporter { controller: REPORTER.into(), instance: Some(ledger.incarnation().as_str().into()) };
         Self {
@@ -73,6 +83,7 @@ impl Context {
             client,
             ledger,
             observed,
+            leases,
             metrics,
             pace: Pace::default(),
             failures: Mutex::default(),
@@ -92,9 +103,10 @@ impl Context {
     }
 }
 
-/// Plans and reports until `shutdown`.
+/// Plans and reports until `shutdown`, while this process is the leader.
 pub async fn run(context: Arc<Context>, mut triggers: Triggers, shutdown: CancellationToken) {
     let changed = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
+    let changed = futures::stream::select(changed, all_for_a_new_leader(&context));
     Controller::for_stream(futures::stream::pending(), context.observed.broadcasts.clone())
         .reconcile_on(changed)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
@@ -102,6 +114,26 @@ pub async fn run(context: Arc<Context>, mut triggers: Triggers, shutdown: Cancel
         .run(reconcile::reconcile, on_error, context)
         .for_each(|_| std::future::ready(()))
         .await;
+}
+
+/// Every Broadcast, each time that this process becomes the leader: what changed before was looked at by another one, or by
+/// nobody.
+fn all_for_a_new_leader(context: &Context) -> impl Stream<Item = ObjectRef<Broadcast>> + Send + use<> {
+    let broadcasts = context.observed.broadcasts.clone();
+    let mut leadership = context.leases.leadership();
+    leadership.mark_changed();
+    let elections = futures::stream::unfold(leadership, |mut leadership| async {
+        loop {
+            leadership.changed().await.ok()?;
+            if *leadership.borrow_and_update() {
+                return Some(((), leadership));
+            }
+        }
+    });
+    elections.flat_map(move |()| {
+        let all = broadcasts.state().into_iter();
+        futures::stream::iter(all.map(|broadcast| ObjectRef::from_obj(broadcast.as_ref())))
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that the controller wants")]

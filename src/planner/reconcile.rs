@@ -48,6 +48,10 @@ fn span_of(broadcast: &Broadcast) -> Span {
 }
 
 async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
+    if !context.leases.is_leader() {
+        // Whoever becomes the leader looks at everything.
+        return Ok(Action::await_change());
+    }
     if broadcast.metadata.deletion_timestamp.is_some() {
         return cleanup::finalize(broadcast, context).await;
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokio::task::JoinError;
 
 use crate::dispatcher;
+use crate::lease::{InvalidTimes, WentBack};
 use crate::shutdown::DRAIN_DEADLINE;
 
 /// Why the process ends.
@@ -22,6 +23,9 @@ pub enum RunError {
     /// The client cannot be made.
     #[error("failed to set up the client of the cluster")]
     Client(#[source] kube::Error),
+    /// The lease times cannot work together.
+    #[error("--lease-duration, --lease-renew-deadline and --lease-retry-period do not fit together")]
+    LeaseTimes(#[source] InvalidTimes),
     /// A port is taken.
     #[error("failed to listen on {address}")]
     Listen {
@@ -43,6 +47,9 @@ pub enum RunError {
     /// Sending stopped.
     #[error("the dispatcher ended")]
     Dispatcher(#[source] dispatcher::SenderDied),
+    /// What this process knows is of another history.
+    #[error("starting anew")]
+    WentBack(#[source] WentBack),
     /// A part panicked.
     #[error("the {part} died")]
     Died {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address_guard::AddressPolicy;
 use crate::admin::{self, Readiness};
 use crate::cli::RunArgs;
+use crate::lease::{LeaseSettings, Leases};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
@@ -50,6 +51,8 @@ pub struct Setup {
     pub namespaces: Vec<String>,
     /// Ranges that channels may point to besides public addresses.
     pub allow_addresses: Vec<IpNet>,
+    /// How replicas share their work.
+    pub leases: LeaseSettings,
 }
 
 /// Runs until a signal.
@@ -62,6 +65,7 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let stop = shutdown::on_signal().map_err(RunError::Signals)?;
     let config = Config::infer().await.map_err(RunError::Config)?;
     let metrics = Metrics::new();
+    let leases = args.leases.settings(&config.default_namespace).map_err(RunError::LeaseTimes)?;
     let client = connect::counted(configured(config), &metrics)?;
     let setup = Setup {
         client,
@@ -70,6 +74,7 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
         receipts: listen(args.receipts_address).await?,
         namespaces: args.namespaces.clone(),
         allow_addresses: args.allow_addresses.clone(),
+        leases,
     };
     operate(setup, stop).await
 }
@@ -79,7 +84,7 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
 /// # Errors
 /// When a part of it died, or what was in flight could not be recorded in time.
 pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunError> {
-    let Setup { client, metrics, admin, receipts, namespaces, allow_addresses } = setup;
+    let Setup { client, metrics, admin, receipts, namespaces, allow_addresses, leases } = setup;
     let readiness = Readiness::default();
     readiness.close("crds", "looking for the CustomResourceDefinitions");
     readiness.close("caches", "the first list of all kinds");
@@ -104,11 +109,23 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
         () = stop.cancelled() => return Ok(()),
         ended = watches.ended() => return Err(ended),
     }
-    let planning = planner::Context::new(client.clone(), ledger.clone(), observed.clone(), metrics.clone());
+    let (leases, keeping) = Leases::new(client.clone(), leases, readiness.clone(), metrics.clone());
+    let farewell = CancellationToken::new();
+    let keeping = keeping.run(farewell.clone());
+    let mut keeping =
+        Part::new("keeper of the leases", async move { keeping.await.map_err(RunError::WentBack) });
+    let planning = planner::Context::new(
+        client.clone(),
+        ledger.clone(),
+        observed.clone(),
+        leases.clone(),
+        metrics.clone(),
+    );
     let sending = dispatcher::Context {
         client: client.clone(),
         ledger: ledger.clone(),
         observed: observed.clone(),
+        leases,
         addresses: Arc::new(AddressPolicy::new(allow_addresses)),
         metrics: metrics.clone(),
     };
@@ -120,7 +137,8 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let receipts = receipts::serve(receipts, client, ledger, observed, metrics, close.clone());
     let mut receipts = Part::server("receipts server", receipts);
 
-    let parts = [&mut dispatcher, &mut planner, &mut receipts, &mut watches, &mut sight, &mut admin];
+    let parts =
+        [&mut dispatcher, &mut planner, &mut receipts, &mut keeping, &mut watches, &mut sight, &mut admin];
     stopped(&stop, parts).await?;
     readiness.close("running", "the process is ending");
     match tokio::time::timeout(DRAIN_DEADLINE, dispatcher.finished()).await {
@@ -129,8 +147,11 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     }
     tracing::info!("stopped: everything that was in flight is recorded");
     close.cancel();
+    // The others take over when the leases are gone, so these go only when nothing is planned any more.
+    let _ = tokio::time::timeout(CLOSE_DEADLINE, planner.finished()).await;
+    farewell.cancel();
     // Nothing of what is left can lose anything: receipts that are not answered come again.
-    let rest = [planner, receipts, watches, sight, admin].map(Part::finished);
+    let rest = [keeping, receipts, watches, sight, admin].map(Part::finished);
     let _ = tokio::time::timeout(CLOSE_DEADLINE, join_all(rest)).await;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The real binary, as a process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use super::chart;
 use super::control_plane::{ControlPlane, tail};
 use super::processes::{Process, free_port};
 use super::wait::until;
@@ -10,8 +11,17 @@ use super::wait::until;
 /// A running operator. Its log is shown when the test fails.
 pub struct Operator {
     process: Process,
+    settings: Settings,
+}
+
+/// How an operator is started, and started again.
+struct Settings {
     kubeconfig: PathBuf,
     namespace: String,
+    lease_namespace: String,
+    /// Of replicas in one namespace each has its own. A process that is started anew is in the same pod.
+    pod: String,
+    flags: Vec<String>,
     log: PathBuf,
     admin: u16,
     receipts: u16,
@@ -27,11 +37,30 @@ impl Operator {
 
     /// Starts one and does not wait.
     pub fn launch(plane: &ControlPlane, account: &str, namespace: &str) -> Self {
-        let log = plane.folder().join(format!("operator-{namespace}.log"));
-        let (admin, receipts) = (free_port(), free_port());
-        let kubeconfig = plane.kubeconfig(account);
-        let process = spawn(&kubeconfig, namespace, &log, admin, receipts);
-        Self { process, kubeconfig, namespace: namespace.to_owned(), log, admin, receipts }
+        Self::launch_replica(plane, account, namespace, "pod-0", &[])
+    }
+
+    /// Starts one of several for the same namespace, with these flags besides, and does not wait.
+    pub fn launch_replica(
+        plane: &ControlPlane,
+        account: &str,
+        namespace: &str,
+        pod: &str,
+        flags: &[&str],
+    ) -> Self {
+        // The chart's account has rights on leases in the namespace of the release alone.
+        let lease_namespace = if account == chart::RELEASE { chart::NAMESPACE } else { namespace };
+        let settings = Settings {
+            kubeconfig: plane.kubeconfig(account),
+            namespace: namespace.to_owned(),
+            lease_namespace: lease_namespace.to_owned(),
+            pod: pod.to_owned(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            log: plane.folder().join(format!("operator-{namespace}-{pod}.log")),
+            admin: free_port(),
+            receipts: free_port(),
+        };
+        Self { process: settings.spawn(), settings }
     }
 
     /// Kills it on the spot and starts a new one on the same ports. Returns when that one is ready.
@@ -47,7 +76,7 @@ impl Operator {
 
     /// Starts a new one on the same ports, after the old one has ended.
     pub async fn restart(&mut self) {
-        self.process = spawn(&self.kubeconfig, &self.namespace, &self.log, self.admin, self.receipts);
+        self.process = self.settings.spawn();
         self.ready().await;
     }
 
@@ -78,7 +107,7 @@ impl Operator {
 
     /// Where a page of its admin server is.
     pub fn admin_url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.admin)
+        format!("http://127.0.0.1:{}{path}", self.settings.admin)
     }
 
     /// The sum of a metric over all its labels that contain `with`.
@@ -95,7 +124,7 @@ impl Operator {
     pub fn receipts_url(&self) -> String {
         format!(
             "http://127.0.0.1:{}/v1/namespaces/{{namespace}}/channels/{{channel}}/receipts",
-            self.receipts
+            self.settings.receipts
         )
     }
 
@@ -106,7 +135,7 @@ impl Operator {
 
     /// Everything that it has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        std::fs::read_to_string(&self.settings.log).unwrap_or_default()
     }
 
     fn log_tail(&self) -> String {
@@ -117,24 +146,25 @@ impl Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("last lines of the operator of {}:\n{}", self.namespace, self.log_tail());
+            eprintln!("last lines of the operator of {}:\n{}", self.settings.namespace, self.log_tail());
         }
     }
 }
 
-fn spawn(kubeconfig: &Path, namespace: &str, log: &Path, admin: u16, receipts: u16) -> Process {
-    Process::start(
-        Command::new(env!("CARGO_BIN_EXE_broadcast-operator"))
-            .env("KUBECONFIG", kubeconfig)
-            .args(["run", "--namespace", namespace, "--allow-address", "127.0.0.0/8"])
-            .args(["--admin-address", &format!("127.0.0.1:{admin}")])
-            .args(["--receipts-address", &format!("127.0.0.1:{receipts}")])
-            .args([
-                "--log-format",
-                "text",
-                "--log-filter",
-                "info,kube_runtime=warn,broadcast_operator=debug",
-            ]),
-        log,
-    )
+impl Settings {
+    fn spawn(&self) -> Process {
+        let filter = "info,kube_runtime=warn,broadcast_operator=debug";
+        Process::start(
+            Command::new(env!("CARGO_BIN_EXE_broadcast-operator"))
+                .env("KUBECONFIG", &self.kubeconfig)
+                .args(["run", "--namespace", &self.namespace, "--allow-address", "127.0.0.0/8"])
+                .args(["--admin-address", &format!("127.0.0.1:{}", self.admin)])
+                .args(["--receipts-address", &format!("127.0.0.1:{}", self.receipts)])
+                .args(["--lease-namespace", &self.lease_namespace, "--lease-name", &self.namespace])
+                .args(["--pod-name", &self.pod, "--pod-uid", &format!("{}-{}", self.namespace, self.pod)])
+                .args(["--log-format", "text", "--log-filter", filter])
+                .args(&self.flags),
+            &self.log,
+        )
+    }
 }

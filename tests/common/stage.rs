@@ -40,12 +40,18 @@ impl Stage {
 
     /// A stage with the gateway's Secret and no channel.
     pub async fn bare() -> Self {
+        Self::with_flags(&[]).await
+    }
+
+    /// A bare stage whose operator has these flags besides.
+    pub async fn with_flags(flags: &[&str]) -> Self {
         let plane = control_plane::shared().await;
         let account = chart::account(plane).await;
         let client = plane.client().await;
         let namespace = format!("t-{}", &uuid());
         plane.kubectl(&["create", "namespace", &namespace], "");
-        let operator = Operator::start(plane, account, &namespace).await;
+        let operator = Operator::launch_replica(plane, account, &namespace, "pod-0", flags);
+        operator.ready().await;
         let settings = Settings { token: Some(TOKEN.into()), ..Settings::default() };
         let gateway = Simulator::start(settings).await.expect("should start a gateway");
         let stage = Self { plane, namespace, client, operator, gateway };
@@ -55,6 +61,13 @@ impl Stage {
         });
         stage.apply(&secret);
         stage
+    }
+
+    /// One more operator for the namespace.
+    pub async fn join(&self, pod: &str, flags: &[&str]) -> Operator {
+        let operator = Operator::launch_replica(self.plane, chart::RELEASE, &self.namespace, pod, flags);
+        operator.ready().await;
+        operator
     }
 
     /// A channel to the gateway, with more fields for `http` and for `spec`.
@@ -74,7 +87,12 @@ impl Stage {
 
     /// Sends receipts back for everything that is accepted from here on.
     pub fn send_receipts(&self, settings: &ReceiptSettings) {
-        let url = self.operator.receipts_url();
+        self.send_receipts_to(&self.operator, settings);
+    }
+
+    /// Sends receipts to this operator.
+    pub fn send_receipts_to(&self, operator: &Operator, settings: &ReceiptSettings) {
+        let url = operator.receipts_url();
         let settings = ReceiptSettings { url, secret: Some(SIGNING_SECRET.into()), ..settings.clone() };
         self.gateway.set_receipts(Some(settings)).expect("should be valid settings");
     }

@@ -7,9 +7,13 @@ use crate::common::control_plane;
 async fn the_chart_applies_with_several_settings() {
     let plane = control_plane::shared().await;
     crate::common::chart::account(plane).await;
-    for settings in
-        [&[][..], &["namespaces={shop,news}"], &["crds.enabled=false"], &["allowAddresses={10.0.0.0/8}"]]
-    {
+    for settings in [
+        &[][..],
+        &["namespaces={shop,news}"],
+        &["crds.enabled=false"],
+        &["allowAddresses={10.0.0.0/8}"],
+        &["replicas=1"],
+    ] {
         let manifests = render(plane, settings).unwrap_or_else(|error| panic!("{settings:?}: {error}"));
         for namespace in ["shop", "news"] {
             // It may be there from the round before.

@@ -13,6 +13,7 @@ mod gateway_answers;
 mod kubectl;
 mod operator_process;
 mod receipts;
+mod replicas;
 mod restarts;
 mod sending;
 mod sizes;

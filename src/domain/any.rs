@@ -1,0 +1,101 @@
+//! Values of every kind that a page may meet, for the tests of its laws: what users, gateways and crashes leave, and what
+//! nobody would write on purpose.
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::outcome::{Outcome, Row};
+
+/// Every outcome.
+pub(super) const OUTCOMES: [Outcome; 8] = [
+    Outcome::Pending,
+    Outcome::Skipped,
+    Outcome::Cancelled,
+    Outcome::Unknown,
+    Outcome::Sent,
+    Outcome::Failed,
+    Outcome::Delivered,
+    Outcome::Read,
+];
+
+/// What CSV, JSON, spreadsheets and terminals stumble over.
+const NASTY: [&str; 30] = [
+    "\"",
+    "\"\"",
+    "'",
+    ",",
+    ";",
+    "\t",
+    "\n",
+    "\r",
+    "\r\n",
+    "\\",
+    "\0",
+    "\u{1}",
+    "\u{7f}",
+    "\u{85}",
+    "<",
+    ">",
+    "&",
+    " ",
+    "\u{a0}",
+    "\u{2028}",
+    "\u{202e}",
+    "\u{feff}",
+    "\u{fffe}",
+    "\u{fdd0}",
+    "\u{10ffff}",
+    "😀",
+    "e\u{301}",
+    "=",
+    "@",
+    "chat,skip",
+];
+
+/// Any text: usual ones that often meet each other, printable ones, nasty ones, and whatever a string can hold.
+pub(super) fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => prop::sample::select(vec!["", "a", "b", "131026", "no such number"]).prop_map(str::to_owned),
+        2 => "\\PC{0,20}",
+        2 => prop::collection::vec(prop::sample::select(&NASTY[..]), 0..8).prop_map(|parts| parts.concat()),
+        1 => prop::collection::vec(any::<char>(), 0..20).prop_map(|chars| chars.into_iter().collect::<String>()),
+    ]
+}
+
+/// Times of a page: none, some that often meet each other, and any that a clock gives, in whole milliseconds.
+pub(super) fn time() -> impl Strategy<Value = Option<Timestamp>> {
+    // The first millisecond of the year 2000, and the last of 9999.
+    let millisecond = prop_oneof![0_i64..4, 946_684_800_000_i64..253_402_207_200_000];
+    prop::option::of(
+        millisecond.prop_map(|time| Timestamp::from_millisecond(time).expect("should be in range")),
+    )
+}
+
+/// Tries: few, or as many as the number holds.
+pub(super) fn attempts() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0_u32..4, 1 => any::<u32>(), 1 => Just(u32::MAX)]
+}
+
+/// Any row at all, be it one that no page would hold.
+pub(super) fn row() -> impl Strategy<Value = Row> {
+    let outcome = prop::sample::select(&OUTCOMES[..]);
+    (outcome, time(), attempts(), text(), text(), text()).prop_map(
+        |(outcome, time, attempts, message_id, code, detail)| Row {
+            outcome,
+            time,
+            attempts,
+            message_id,
+            code,
+            detail,
+        },
+    )
+}
+
+/// A row as the operator makes it from what a gateway says: texts are cleaned and cut.
+pub(super) fn said_row() -> impl Strategy<Value = Row> {
+    row().prop_map(|row| {
+        let bare =
+            Row { message_id: String::new(), code: String::new(), detail: String::new(), ..row.clone() };
+        bare.with_message_id(&row.message_id).with_error(&row.code, &row.detail)
+    })
+}

@@ -1,0 +1,236 @@
+//! Takes and gives back what this process holds: looks at all leases, and acts on the difference between what is and what
+//! should be.
+//!
+//! What is held is what the stored leases say, not what this process remembers to have asked for: a write whose answer was
+//! lost is noticed when the watch brings it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
+
+use super::names::{GROUP_LABEL, channel_lease};
+use super::shared::Shared;
+use super::view::{Myself, View};
+use super::{LeaseSettings, Tenure, Tenures, objects};
+use crate::clock;
+use crate::cluster::{ApiError, within};
+use crate::domain::ids::ReplicaId;
+use crate::domain::share::share;
+use crate::observed::{Change, Scope, WatchHealth, changes};
+
+/// Leases that are written at the same time: many channels change hands together when a replica joins or dies.
+const WRITES_AT_ONCE: usize = 8;
+/// Longest wait without looking, in case a signal was missed.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Keeper {
+    api: Api<Lease>,
+    settings: LeaseSettings,
+    shared: Arc<Shared>,
+    changes: mpsc::Receiver<Change<Lease>>,
+    view: View,
+    is_synced: bool,
+}
+
+/// One write of one lease.
+enum Write {
+    Create(Lease),
+    Replace(Lease),
+    Delete(Arc<Lease>),
+}
+
+impl Keeper {
+    pub(super) fn new(
+        client: &Client,
+        api: Api<Lease>,
+        settings: LeaseSettings,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let scope = Scope::Namespace(settings.namespace.clone());
+        let labels = format!("{GROUP_LABEL}={}", settings.name);
+        let health = Arc::new(WatchHealth::default());
+        let changes = changes(client, &[scope], Some(&labels), &health);
+        Self { api, settings, shared, changes, view: View::default(), is_synced: false }
+    }
+
+    /// Acts until nothing feeds it any more.
+    pub(super) async fn keep(mut self) {
+        loop {
+            let is_done = self.act().await;
+            let wait = if is_done { self.next_look() } else { self.settings.times.retry_period };
+            tokio::select! {
+                change = self.changes.recv() => match change {
+                    Some(change) => self.take(change),
+                    None => return,
+                },
+                () = self.shared.for_keeper.notified() => {}
+                () = clock::wait(wait) => {}
+            }
+            while let Ok(change) = self.changes.try_recv() {
+                self.take(change);
+            }
+        }
+    }
+
+    fn take(&mut self, change: Change<Lease>) {
+        match change {
+            Change::Applied(lease) => self.view.apply(lease, clock::monotonic()),
+            Change::Deleted(lease) => self.view.remove(&lease),
+            Change::Synced => self.is_synced = true,
+        }
+    }
+
+    fn next_look(&self) -> Duration {
+        let silence =
+            self.shared.id().and_then(|id| self.view.next_silence(&self.myself(&id), clock::monotonic()));
+        silence.map_or(LONGEST_WAIT, |silence| silence.min(LONGEST_WAIT))
+    }
+
+    fn myself<'a>(&'a self, id: &'a ReplicaId) -> Myself<'a> {
+        Myself { id, pod_uid: self.settings.pod_uid.as_deref(), duration: self.settings.times.duration }
+    }
+
+    /// One look, and what follows from it. Returns whether everything succeeded.
+    async fn act(&mut self) -> bool {
+        let Some(id) = self.shared.id().filter(|_| self.is_synced) else {
+            self.shared.publish(Tenures::new(), false);
+            return true;
+        };
+        self.shared.publish(self.kept(&id), self.leads(&id));
+        let silent = self.view.silent(&self.myself(&id), clock::monotonic());
+        for lease in &silent {
+            tracing::warn!(replica = ?objects::holder(lease), "is silent for too long, taking over what it had");
+        }
+        let mut is_done = self.write(silent.into_iter().map(Write::Delete).collect()).await;
+        let writes = self.wanted_writes(&id);
+        is_done &= self.write(writes).await;
+        self.shared.publish(self.kept(&id), self.leads(&id));
+        is_done
+    }
+
+    fn leads(&self, id: &ReplicaId) -> bool {
+        self.view.holder(&self.settings.name).as_ref() == Some(id)
+    }
+
+    /// What this process holds and is to keep.
+    fn kept(&self, id: &ReplicaId) -> Tenures {
+        let (given_up, holders) = (self.shared.given_up(), self.view.holders());
+        let wanted = self.shared.wanted().unwrap_or_default();
+        let shares = share(&wanted, &self.view.staying(), &holders);
+        let kept = shares.into_iter().filter(|(channel, replica)| {
+            replica == id && holders.get(channel) == Some(id) && !given_up.contains(channel)
+        });
+        kept.map(|(channel, replica)| (channel.clone(), Tenure { channel, replica })).collect()
+    }
+
+    /// Taking what is free and this process's to have, and giving back what was given up.
+    fn wanted_writes(&self, id: &ReplicaId) -> Vec<Write> {
+        let (holders, now) = (self.view.holders(), clock::now());
+        let mut writes = Vec::new();
+        let staying = self.view.staying();
+        if staying.contains(id) && self.view.holder(&self.settings.name).is_none() {
+            writes.push(match self.view.find(&self.settings.name) {
+                Some(lease) => Write::Replace(objects::taken(&lease, &self.settings, id, now)),
+                None => Write::Create(objects::of_leader(&self.settings, id, now)),
+            });
+        }
+        let Some(wanted) = self.shared.wanted() else { return writes };
+        for channel in self.shared.given_up() {
+            let lease = self.view.find(&channel_lease(&self.settings.name, &channel));
+            match lease.filter(|_| holders.get(&channel) == Some(id)) {
+                Some(lease) => writes.push(Write::Replace(objects::given_back(&lease, now))),
+                None => self.shared.gave_back(&channel),
+            }
+        }
+        for (channel, _) in share(&wanted, &staying, &holders).iter().filter(|(_, replica)| *replica == id) {
+            if !holders.contains_key(channel) {
+                writes.push(match self.view.find(&channel_lease(&self.settings.name, channel)) {
+                    Some(lease) => Write::Replace(objects::taken(&lease, &self.settings, id, now)),
+                    None => Write::Create(objects::of_channel(&self.settings, channel, id, now)),
+                });
+            }
+        }
+        if self.leads(id) {
+            writes.extend(self.view.abandoned(&wanted).into_iter().map(Write::Delete));
+        }
+        writes
+    }
+
+    /// Makes writes. Each fails when its lease is not as it was seen. Returns whether all succeeded.
+    async fn write(&mut self, writes: Vec<Write>) -> bool {
+        let api = self.api.clone();
+        let made = futures::stream::iter(writes)
+            .map(|write| async { (make(&api, &write).await, write) })
+            .buffer_unordered(WRITES_AT_ONCE);
+        let made: Vec<(Result<Found, ApiError>, Write)> = made.collect().await;
+        let mut is_done = true;
+        for (result, write) in made {
+            is_done &= self.made(result, &write);
+        }
+        is_done
+    }
+
+    /// Takes in how a write ended.
+    fn made(&mut self, result: Result<Found, ApiError>, write: &Write) -> bool {
+        let now = clock::monotonic();
+        match (result, write) {
+            (Ok(Some(lease)), _) => {
+                self.view.apply(Arc::new(lease), now);
+                true
+            }
+            (Ok(None), Write::Delete(lease)) => {
+                self.view.remove(lease);
+                true
+            }
+            (Ok(None), Write::Create(lease) | Write::Replace(lease)) => {
+                if let Some(known) = self.view.find(&lease.name_any()) {
+                    self.view.remove(&known);
+                }
+                false
+            }
+            (Err(error), _) => {
+                tracing::warn!(%error, "failed to write a lease, trying again");
+                false
+            }
+        }
+    }
+}
+
+/// A lease after a write, whoever made the last one; `None` when there is none any more.
+type Found = Option<Lease>;
+
+async fn make(api: &Api<Lease>, write: &Write) -> Result<Found, ApiError> {
+    let (name, written) = match write {
+        Write::Create(lease) => {
+            (lease.name_any(), within(api.create(&PostParams::default(), lease)).await.map(Some))
+        }
+        Write::Replace(lease) => {
+            let name = lease.name_any();
+            let written = within(api.replace(&name, &PostParams::default(), lease)).await;
+            (name, written.map(Some))
+        }
+        Write::Delete(lease) => {
+            let preconditions =
+                Preconditions { uid: lease.uid(), resource_version: lease.resource_version() };
+            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+            (lease.name_any(), within(api.delete(&lease.name_any(), &params)).await.map(|_| None))
+        }
+    };
+    match written {
+        // Somebody else was first, or nobody knows: what stands there now decides.
+        Err(error) if error.is_conflict() || error.is_already_exists() || error.is_ambiguous() => {
+            match within(api.get(&name)).await {
+                Ok(lease) => Ok(Some(lease)),
+                Err(missing) if missing.is_not_found() => Ok(None),
+                Err(_) => Err(error),
+            }
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        written => written,
+    }
+}

@@ -1,0 +1,230 @@
+//! Which replica does what: one of them plans and reports, and the channels are shared evenly among all.
+//!
+//! In: the channels that are wanted. Out: whether this process leads, and for which channels it may send at this moment.
+//!
+//! Each replica has a lease of its own, which it renews: that it is there shows that the replica lives. The leader's lease
+//! and those of the channels name a replica, and hold as long as that one's own lease does, so a replica renews one object
+//! however many channels it has. What a replica held is taken over only after its own lease was deleted, in the version in
+//! which it was seen unchanged for the lease duration: a renewal that comes at the last moment wins. So a renewal that
+//! succeeds proves that nothing was taken away, and one that finds no lease proves the opposite.
+//!
+//! Time is each process's own monotonic time; no time that another one wrote is compared with it. A holder stops when its
+//! last renewal is older than the renew deadline, which is shorter than the lease duration. Kubernetes gives no fencing, so
+//! none of this decides whether a message may be sent twice: claims on pages do.
+
+mod heart;
+mod keeper;
+mod names;
+mod objects;
+mod shared;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use tokio::sync::watch as signal;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Readiness;
+use crate::clock;
+use crate::domain::ids::{ObjectKey, ReplicaId};
+use crate::metrics::Metrics;
+use heart::Heart;
+pub use heart::WentBack;
+use keeper::Keeper;
+use shared::Shared;
+
+/// Names and times of the leases.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// Namespace of all leases: the operator needs rights on leases in this one only.
+    pub namespace: String,
+    /// Name of the leader's lease, with which all other names begin. Replicas that share their work have it in common.
+    pub name: String,
+    /// Name of this process for people: that of its pod.
+    pub pod_name: String,
+    /// UID of its pod. An earlier process of the same pod is surely dead, so what it held is taken over at once.
+    pub pod_uid: Option<String>,
+    /// How they are kept.
+    pub times: LeaseTimes,
+}
+
+/// How leases are kept, as in client-go, whose defaults these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// A replica whose lease did not change for so long is given up. Whole seconds, one at least.
+    pub duration: Duration,
+    /// A replica whose last renewal is older than this starts nothing more. Shorter than `duration`: the difference is
+    /// what the clocks of two machines may run apart, and what the start of a request may take.
+    pub renew_deadline: Duration,
+    /// Between two renewals.
+    pub retry_period: Duration,
+}
+
+impl Default for LeaseTimes {
+    fn default() -> Self {
+        Self {
+            duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Lease times that cannot work together.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidTimes {
+    /// Leases count in seconds.
+    #[error("the lease duration must be a whole number of seconds, at least 1 s")]
+    NotWholeSeconds,
+    /// Others would take over while the holder still sends.
+    #[error("the renew deadline must be shorter than the lease duration")]
+    DeadlineTooLong,
+    /// One renewal that fails would be the end.
+    #[error("the retry period must be at most half of the renew deadline, and not 0")]
+    RetryTooLong,
+}
+
+impl LeaseTimes {
+    /// Checks that a holder stops before it is given up, and has more than one try until then.
+    ///
+    /// # Errors
+    /// When that is not so.
+    pub fn check(&self) -> Result<(), InvalidTimes> {
+        let Self { duration, renew_deadline, retry_period } = *self;
+        if duration.as_secs() == 0 || duration.subsec_nanos() != 0 {
+            return Err(InvalidTimes::NotWholeSeconds);
+        }
+        if renew_deadline >= duration {
+            return Err(InvalidTimes::DeadlineTooLong);
+        }
+        if retry_period.is_zero() || retry_period > renew_deadline / 2 {
+            return Err(InvalidTimes::RetryTooLong);
+        }
+        Ok(())
+    }
+}
+
+/// The right to send for one channel, until it is withdrawn. That it was given is no proof that it still holds: see
+/// [`Leases::holds`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The channel.
+    pub channel: ObjectKey,
+    replica: ReplicaId,
+}
+
+/// Tenures by their channel.
+pub type Tenures = BTreeMap<ObjectKey, Tenure>;
+
+/// What this process may do. Cheap to clone.
+#[derive(Clone)]
+pub struct Leases(Arc<Shared>);
+
+impl Leases {
+    /// Leases of a process that has joined nobody yet, and what keeps them.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        settings: LeaseSettings,
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> (Self, Keeping) {
+        let shared = Arc::new(Shared::new(metrics));
+        (Self(shared.clone()), Keeping { client, settings, shared, readiness })
+    }
+
+    /// Whether this process plans and reports, at this moment.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.0.is_leader(clock::monotonic())
+    }
+
+    /// A signal that changes when this process becomes the leader, or stops being it.
+    #[must_use]
+    pub fn leadership(&self) -> signal::Receiver<bool> {
+        self.0.leadership()
+    }
+
+    /// Says for which channels somebody has to send.
+    pub fn want(&self, channels: BTreeSet<ObjectKey>) {
+        self.0.want(channels);
+    }
+
+    /// The channels that this process is to send for. One that is no longer in it is to be given up: see
+    /// [`gave_up`](Self::gave_up).
+    #[must_use]
+    pub fn tenures(&self) -> signal::Receiver<Tenures> {
+        self.0.tenures()
+    }
+
+    /// Whether a tenure holds at this moment, by this process's own clock.
+    #[must_use]
+    pub fn holds(&self, tenure: &Tenure) -> bool {
+        self.0.holds(tenure, clock::monotonic())
+    }
+
+    /// Everything that was sent under a tenure is recorded, and nothing more will be: another replica may have it.
+    pub fn gave_up(&self, tenure: &Tenure) {
+        self.0.gave_up(tenure);
+    }
+
+    /// This process is ending: the others take over its channels as it gives them up.
+    pub fn leave(&self) {
+        self.0.leave();
+    }
+}
+
+/// Keeps the leases of a process.
+pub struct Keeping {
+    client: Client,
+    settings: LeaseSettings,
+    shared: Arc<Shared>,
+    readiness: Readiness,
+}
+
+impl Keeping {
+    /// Joins the other replicas and keeps what it has of the leases until `ended`. Then it leaves for good, so that the
+    /// others take over at once what it still had.
+    ///
+    /// # Errors
+    /// When the cluster went back in time.
+    pub async fn run(self, ended: CancellationToken) -> Result<(), WentBack> {
+        let Self { client, settings, shared, readiness } = self;
+        let api: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
+        let heart = Heart::new(api.clone(), settings.clone(), shared.clone(), readiness);
+        let keeper = Keeper::new(&client, api, settings, shared);
+        tokio::select! {
+            beaten = heart.beat(ended) => beaten,
+            // It ends only with the watch of the leases, which ends only by a panic: the process ends then.
+            () = keeper.keep() => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(duration: u64, deadline: u64, retry: u64) -> LeaseTimes {
+        LeaseTimes {
+            duration: Duration::from_millis(duration),
+            renew_deadline: Duration::from_millis(deadline),
+            retry_period: Duration::from_millis(retry),
+        }
+    }
+
+    #[test]
+    fn a_holder_stops_before_it_is_given_up_and_has_more_than_one_try() {
+        assert_eq!(LeaseTimes::default().check(), Ok(()));
+        assert_eq!(times(1000, 600, 200).check(), Ok(()));
+        assert_eq!(times(1500, 600, 200).check(), Err(InvalidTimes::NotWholeSeconds));
+        assert_eq!(times(0, 0, 0).check(), Err(InvalidTimes::NotWholeSeconds));
+        assert_eq!(times(2000, 2000, 200).check(), Err(InvalidTimes::DeadlineTooLong));
+        assert_eq!(times(2000, 1000, 501).check(), Err(InvalidTimes::RetryTooLong));
+        assert_eq!(times(2000, 1000, 0).check(), Err(InvalidTimes::RetryTooLong));
+    }
+}

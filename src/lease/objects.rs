@@ -1,0 +1,139 @@
+//! Leases as objects: making them, and reading what they say. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+
+use super::LeaseSettings;
+use super::names::{
+    CHANNEL_ANNOTATION, GROUP_LABEL, LEAVING_ANNOTATION, POD_ANNOTATION, RENEWALS_ANNOTATION, ROLE_LABEL,
+    Role, channel_lease, channel_of,
+};
+use crate::domain::ids::{ObjectKey, ReplicaId};
+
+/// A new lease of a replica, which keeps it alive from `now`.
+pub(super) fn of_replica(settings: &LeaseSettings, name: &str, id: &ReplicaId, now: Timestamp) -> Lease {
+    let pod = settings.pod_uid.iter().map(|uid| (POD_ANNOTATION.to_owned(), uid.clone()));
+    held(lease(settings, name, Role::Replica, pod.collect()), settings, id, now)
+}
+
+/// The lease of a replica one renewal later.
+pub(super) fn renewed(lease: &Lease, is_leaving: bool, now: Timestamp) -> Lease {
+    let mut next = lease.clone();
+    next.spec.get_or_insert_default().renew_time = Some(MicroTime(now));
+    let renewals = renewals(lease).saturating_add(1);
+    next.annotations_mut().insert(RENEWALS_ANNOTATION.to_owned(), renewals.to_string());
+    if is_leaving {
+        next.annotations_mut().insert(LEAVING_ANNOTATION.to_owned(), "true".to_owned());
+    }
+    next
+}
+
+/// A new lease of the leader.
+pub(super) fn of_leader(settings: &LeaseSettings, id: &ReplicaId, now: Timestamp) -> Lease {
+    held(lease(settings, &settings.name, Role::Leader, BTreeMap::new()), settings, id, now)
+}
+
+/// A new lease of a channel.
+pub(super) fn of_channel(
+    settings: &LeaseSettings,
+    channel: &ObjectKey,
+    id: &ReplicaId,
+    now: Timestamp,
+) -> Lease {
+    let annotations = BTreeMap::from([(CHANNEL_ANNOTATION.to_owned(), channel.to_string())]);
+    let name = channel_lease(&settings.name, channel);
+    held(lease(settings, &name, Role::Channel, annotations), settings, id, now)
+}
+
+/// A lease with another holder, in the version that was seen.
+pub(super) fn taken(lease: &Lease, settings: &LeaseSettings, id: &ReplicaId, now: Timestamp) -> Lease {
+    held(lease.clone(), settings, id, now)
+}
+
+/// A lease that its holder gives back.
+pub(super) fn given_back(lease: &Lease, now: Timestamp) -> Lease {
+    let mut next = lease.clone();
+    let spec = next.spec.get_or_insert_default();
+    spec.holder_identity = Some(String::new());
+    spec.renew_time = Some(MicroTime(now));
+    next
+}
+
+fn lease(settings: &LeaseSettings, name: &str, role: Role, annotations: BTreeMap<String, String>) -> Lease {
+    let labels = [
+        ("app.kubernetes.io/managed-by", "broadcast-operator"),
+        (GROUP_LABEL, &settings.name),
+        (ROLE_LABEL, role.label()),
+    ];
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(settings.namespace.clone()),
+            labels: Some(
+                labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            ),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    }
+}
+
+fn held(mut lease: Lease, settings: &LeaseSettings, id: &ReplicaId, now: Timestamp) -> Lease {
+    let before = lease.spec.take();
+    let transitions =
+        before.and_then(|spec| spec.lease_transitions).map_or(0, |number| number.saturating_add(1));
+    lease.spec = Some(LeaseSpec {
+        holder_identity: Some(id.as_str().to_owned()),
+        lease_duration_seconds: Some(i32::try_from(settings.times.duration.as_secs()).unwrap_or(i32::MAX)),
+        acquire_time: Some(MicroTime(now)),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(transitions),
+        ..LeaseSpec::default()
+    });
+    lease
+}
+
+/// What a lease is for, if it is one of ours.
+pub(super) fn role(lease: &Lease) -> Option<Role> {
+    lease.labels().get(ROLE_LABEL).and_then(|label| Role::of_label(label))
+}
+
+/// Who holds a lease by what stands in it; nobody, when it was given back.
+pub(super) fn holder(lease: &Lease) -> Option<ReplicaId> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_ref().filter(|holder| !holder.is_empty())?;
+    Some(ReplicaId::new(holder.clone()))
+}
+
+/// How long the holder counts on it without a renewal.
+pub(super) fn duration(lease: &Lease) -> Option<Duration> {
+    let seconds = lease.spec.as_ref()?.lease_duration_seconds?;
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
+/// How often a replica has renewed its lease. Only it counts, so a number that is lower than one that was stored once shows
+/// an older state of the cluster.
+pub(super) fn renewals(lease: &Lease) -> u64 {
+    lease.annotations().get(RENEWALS_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// UID of the pod of a replica.
+pub(super) fn pod_uid(lease: &Lease) -> Option<&str> {
+    lease.annotations().get(POD_ANNOTATION).map(String::as_str)
+}
+
+/// Whether a replica takes nothing more.
+pub(super) fn is_leaving(lease: &Lease) -> bool {
+    lease.annotations().contains_key(LEAVING_ANNOTATION)
+}
+
+/// The channel that a lease is for.
+pub(super) fn channel(lease: &Lease) -> Option<ObjectKey> {
+    lease.annotations().get(CHANNEL_ANNOTATION).and_then(|name| channel_of(name))
+}

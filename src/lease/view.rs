@@ -1,0 +1,130 @@
+//! What is known of the leases: who lives, who holds what, and who has been silent for too long. Pure; time comes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+
+use super::names::Role;
+use super::objects;
+use crate::domain::ids::{ObjectKey, ReplicaId};
+use crate::observed::version_of;
+
+/// All leases of the group, as last seen.
+#[derive(Debug, Default)]
+pub(super) struct View(BTreeMap<String, Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    lease: Arc<Lease>,
+    /// Since when it has been in this version, as far as was seen. Only this process's own clock counts.
+    since: Instant,
+}
+
+impl View {
+    /// Takes in a lease as it is stored, unless a later version of it is known.
+    pub(super) fn apply(&mut self, lease: Arc<Lease>, now: Instant) {
+        let known = self.0.get(&lease.name_any());
+        let is_new = known.is_none_or(|known| {
+            known.lease.uid() != lease.uid() || version_of(known.lease.as_ref()) < version_of(lease.as_ref())
+        });
+        if is_new {
+            self.0.insert(lease.name_any(), Seen { lease, since: now });
+        }
+    }
+
+    /// A lease is gone.
+    pub(super) fn remove(&mut self, lease: &Lease) {
+        if self.0.get(&lease.name_any()).is_some_and(|known| known.lease.uid() == lease.uid()) {
+            self.0.remove(&lease.name_any());
+        }
+    }
+
+    /// The lease of this name.
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Lease>> {
+        self.0.get(name).map(|seen| seen.lease.clone())
+    }
+
+    /// Replicas that are there, those that are ending too.
+    pub(super) fn living(&self) -> BTreeSet<ReplicaId> {
+        self.replicas().filter_map(|seen| objects::holder(&seen.lease)).collect()
+    }
+
+    /// Replicas that can be given something.
+    pub(super) fn staying(&self) -> BTreeSet<ReplicaId> {
+        let staying = self.replicas().filter(|seen| !objects::is_leaving(&seen.lease));
+        staying.filter_map(|seen| objects::holder(&seen.lease)).collect()
+    }
+
+    /// Who holds the lease of this name; nobody, when its holder is gone.
+    pub(super) fn holder(&self, name: &str) -> Option<ReplicaId> {
+        let holder = objects::holder(&self.0.get(name)?.lease)?;
+        self.living().contains(&holder).then_some(holder)
+    }
+
+    /// Who holds which channel.
+    pub(super) fn holders(&self) -> BTreeMap<ObjectKey, ReplicaId> {
+        let living = self.living();
+        let of_channels = self.0.values().filter(|seen| objects::role(&seen.lease) == Some(Role::Channel));
+        of_channels
+            .filter_map(|seen| {
+                let holder = objects::holder(&seen.lease).filter(|holder| living.contains(holder))?;
+                Some((objects::channel(&seen.lease)?, holder))
+            })
+            .collect()
+    }
+
+    /// Leases of channels that nobody wants and nobody holds.
+    pub(super) fn abandoned(&self, wanted: &BTreeSet<ObjectKey>) -> Vec<Arc<Lease>> {
+        let holders = self.holders();
+        let is_abandoned = |channel: &ObjectKey| !wanted.contains(channel) && !holders.contains_key(channel);
+        let of_channels =
+            self.0.values().filter(|seen| objects::channel(&seen.lease).is_some_and(|it| is_abandoned(&it)));
+        of_channels.map(|seen| seen.lease.clone()).collect()
+    }
+
+    /// Replicas that are surely dead, or were silent for so long that they must be given up.
+    pub(super) fn silent(&self, me: &Myself<'_>, now: Instant) -> Vec<Arc<Lease>> {
+        let silent = self.others(me).filter(|seen| now >= me.given_up_at(seen));
+        silent.map(|seen| seen.lease.clone()).collect()
+    }
+
+    /// How long until a replica is to be given up, if none of them says anything more.
+    pub(super) fn next_silence(&self, me: &Myself<'_>, now: Instant) -> Option<Duration> {
+        self.others(me).map(|seen| me.given_up_at(seen).saturating_duration_since(now)).min()
+    }
+
+    fn replicas(&self) -> impl Iterator<Item = &Seen> {
+        self.0.values().filter(|seen| objects::role(&seen.lease) == Some(Role::Replica))
+    }
+
+    fn others(&self, me: &Myself<'_>) -> impl Iterator<Item = &Seen> {
+        self.replicas().filter(|seen| objects::holder(&seen.lease).as_ref() != Some(me.id))
+    }
+}
+
+/// Who looks at the leases.
+pub(super) struct Myself<'a> {
+    /// This replica.
+    pub(super) id: &'a ReplicaId,
+    /// UID of its pod.
+    pub(super) pod_uid: Option<&'a str>,
+    /// The lease duration that it was told.
+    pub(super) duration: Duration,
+}
+
+impl Myself<'_> {
+    /// An earlier process of the same pod is dead already. Of another one, what it counts on itself decides.
+    fn given_up_at(&self, seen: &Seen) -> Instant {
+        if self.pod_uid.is_some() && objects::pod_uid(&seen.lease) == self.pod_uid {
+            return seen.since;
+        }
+        seen.since + objects::duration(&seen.lease).unwrap_or(self.duration)
+    }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+use jiff::Timestamp;
+
+use super::super::{LeaseSettings, LeaseTimes};
+use super::*;
+use crate::clock;
+
+fn settings(pod_uid: Option<&str>) -> LeaseSettings {
+    LeaseSettings {
+        namespace: "broadcast-system".into(),
+        name: "operator".into(),
+        pod_name: "pod".into(),
+        pod_uid: pod_uid.map(str::to_owned),
+        times: LeaseTimes::default(),
+    }
+}
+
+fn id(name: &str) -> ReplicaId {
+    ReplicaId::new(name.into())
+}
+
+/// A lease as it is stored in this version.
+fn stored(mut lease: Lease, version: u64) -> Arc<Lease> {
+    lease.metadata.uid = Some(lease.name_any());
+    lease.metadata.resource_version = Some(version.to_string());
+    Arc::new(lease)
+}
+
+fn replica(name: &str, pod_uid: Option<&str>, version: u64) -> Arc<Lease> {
+    stored(
+        objects::of_replica(
+            &settings(pod_uid),
+            &format!("operator-{name}"),
+            &id(name),
+            Timestamp::UNIX_EPOCH,
+        ),
+        version,
+    )
+}
+
+fn channel_of(holder: &str, version: u64) -> Arc<Lease> {
+    let channel = ObjectKey::new("shop", "sms");
+    stored(objects::of_channel(&settings(None), &channel, &id(holder), Timestamp::UNIX_EPOCH), version)
+}
+
+fn silent(view: &View, pod_uid: Option<&str>, now: Instant) -> Vec<String> {
+    let me = Myself { id: &id("a"), pod_uid, duration: LeaseTimes::default().duration };
+    view.silent(&me, now).iter().map(|lease| lease.name_any()).collect()
+}
+
+#[test]
+fn a_replica_is_given_up_when_its_lease_did_not_change_for_the_lease_duration() {
+    let (mut view, start) = (View::default(), clock::monotonic());
+    let duration = LeaseTimes::default().duration;
+    for replica in [replica("a", None, 1), replica("b", None, 2), replica("c", None, 3)] {
+        view.apply(replica, start);
+    }
+    let halfway = start + duration / 2;
+    view.apply(replica("b", None, 4), halfway);
+    // The same version again, as a list brings it, is no sign of life.
+    view.apply(replica("c", None, 3), halfway);
+    assert!(silent(&view, None, start + duration.mul_f64(0.99)).is_empty());
+    assert_eq!(silent(&view, None, start + duration), ["operator-c"], "never itself");
+    assert_eq!(silent(&view, None, halfway + duration), ["operator-b", "operator-c"]);
+    let me = Myself { id: &id("a"), pod_uid: None, duration };
+    assert_eq!(view.next_silence(&me, halfway), Some(duration / 2));
+}
+
+#[test]
+fn an_earlier_process_of_the_same_pod_is_given_up_at_once() {
+    let (mut view, now) = (View::default(), clock::monotonic());
+    view.apply(replica("before", Some("uid-1"), 1), now);
+    view.apply(replica("other", Some("uid-2"), 2), now);
+    assert_eq!(silent(&view, Some("uid-1"), now), ["operator-before"]);
+    assert!(silent(&view, None, now).is_empty());
+}
+
+#[test]
+fn what_a_replica_holds_is_free_when_its_own_lease_is_gone() {
+    let (mut view, now) = (View::default(), clock::monotonic());
+    view.apply(replica("b", None, 1), now);
+    view.apply(channel_of("b", 2), now);
+    view.apply(stored(objects::of_leader(&settings(None), &id("b"), Timestamp::UNIX_EPOCH), 3), now);
+    assert_eq!(view.holders(), BTreeMap::from([(ObjectKey::new("shop", "sms"), id("b"))]));
+    assert_eq!(view.holder("operator"), Some(id("b")));
+    view.remove(&replica("b", None, 1));
+    assert!(view.holders().is_empty());
+    assert_eq!(view.holder("operator"), None);
+}
+
+#[test]
+fn an_older_version_of_a_lease_takes_nothing_back() {
+    let (mut view, now) = (View::default(), clock::monotonic());
+    view.apply(replica("b", None, 1), now);
+    view.apply(replica("c", None, 1), now);
+    view.apply(channel_of("c", 5), now);
+    view.apply(channel_of("b", 4), now);
+    assert_eq!(view.holders().into_values().collect::<Vec<_>>(), [id("c")]);
+}
+
+#[test]
+fn a_replica_that_is_leaving_lives_but_is_given_nothing() {
+    let (mut view, now) = (View::default(), clock::monotonic());
+    let staying = replica("b", None, 1);
+    view.apply(staying.clone(), now);
+    view.apply(stored(objects::renewed(&staying, true, Timestamp::UNIX_EPOCH), 2), now);
+    assert_eq!((view.living(), view.staying()), (BTreeSet::from([id("b")]), BTreeSet::new()));
+}
+
+#[test]
+fn leases_of_channels_that_nobody_wants_or_holds_are_abandoned() {
+    let (mut view, now) = (View::default(), clock::monotonic());
+    view.apply(replica("b", None, 1), now);
+    view.apply(channel_of("b", 2), now);
+    assert!(view.abandoned(&BTreeSet::new()).is_empty(), "its holder has to give it up first");
+    view.apply(stored(objects::given_back(&channel_of("b", 2), Timestamp::UNIX_EPOCH), 3), now);
+    assert!(view.abandoned(&BTreeSet::from([ObjectKey::new("shop", "sms")])).is_empty());
+    assert_eq!(view.abandoned(&BTreeSet::new()).len(), 1);
+}
