@@ -80,7 +80,9 @@ impl ApiError {
     /// Whether the same call may succeed later without anybody's help.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        self.is_ambiguous() || self.is_unknown_kind() || self.status().is_some_and(|status| status.code == 429)
+        self.is_ambiguous()
+            || self.is_unknown_kind()
+            || self.status().is_some_and(|status| status.code == 429)
     }
 
     /// One word for metrics.

@@ -34,7 +34,7 @@ impl Arguments {
                 "--jobs" => arguments.jobs = number()?.max(1),
                 "--logs" => arguments.shows_logs = true,
                 "--test-threads" | "--format" | "--color" | "--skip" | "--logfile" | "-Z" => {
-                    drop(words.next())
+                    drop(words.next());
                 }
                 flag if flag.starts_with('-') => {}
                 filter => arguments.filters.push(filter.to_owned()),

@@ -9,6 +9,7 @@ mod common;
 mod args;
 mod cases;
 mod ending;
+mod gateway_line;
 mod invariants;
 mod observer;
 mod play;

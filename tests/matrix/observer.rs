@@ -1,6 +1,6 @@
 //! What is stored, seen from beside the operators: the newest objects of each namespace, and everything that went back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, OutcomeName as Outcome};
@@ -33,6 +33,10 @@ pub struct Seen {
     /// Outcomes that were stored, by page UID: the most that was ever known of each row.
     rows: HashMap<String, Vec<Row>>,
     pub went_back: Vec<String>,
+    /// UIDs of the objects that were ever there, by kind.
+    pub created: BTreeMap<String, BTreeSet<String>>,
+    /// UIDs of those that were deleted.
+    pub deleted: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Observer {
@@ -81,8 +85,10 @@ impl Observer {
             let mut events = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
             while let Some(event) = events.next().await {
                 let (object, is_there) = match event {
-                    Ok(Event::Apply(DeserializeGuard(Ok(object)))) => (object, true),
-                    Ok(Event::InitApply(DeserializeGuard(Ok(object)))) => (object, true),
+                    Ok(
+                        Event::Apply(DeserializeGuard(Ok(object)))
+                        | Event::InitApply(DeserializeGuard(Ok(object))),
+                    ) => (object, true),
                     Ok(Event::Delete(DeserializeGuard(Ok(object)))) => (object, false),
                     _ => continue,
                 };
@@ -90,6 +96,7 @@ impl Observer {
                 let known =
                     observer.0.lock().unwrap_or_else(PoisonError::into_inner).get(&namespace).cloned();
                 if let Some(view) = known {
+                    view.seen().count(&K::kind(&()), object.uid(), is_there);
                     take(&mut view.seen(), object.name_any(), is_there.then_some(object));
                     view.changed.send_replace(());
                 }
@@ -111,6 +118,13 @@ impl View {
     /// From here on outcomes may be what they were: somebody has put an old version back.
     pub fn forget_rows(&self) {
         self.seen().rows.clear();
+    }
+}
+
+impl Seen {
+    fn count(&mut self, kind: &str, uid: Option<String>, is_there: bool) {
+        let counts = if is_there { &mut self.created } else { &mut self.deleted };
+        counts.entry(kind.to_owned()).or_default().extend(uid);
     }
 }
 

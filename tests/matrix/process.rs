@@ -4,7 +4,9 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use broadcast_operator::lease::{LeaseSettings, LeaseTimes};
 use broadcast_operator::metrics::Metrics;
 use broadcast_operator::run::{Setup, configured, operate};
 use kube::Config;
@@ -52,7 +54,7 @@ impl Write for Log {
 
 /// A running operator.
 pub struct Process {
-    life: Arc<Life>,
+    pub life: Arc<Life>,
     stop: CancellationToken,
     end: watch::Receiver<Option<End>>,
     /// Where it takes receipts.
@@ -69,7 +71,22 @@ pub struct Start {
     pub log: Log,
     /// Where it takes receipts, if that is free; port 0 takes any.
     pub receipts: SocketAddr,
+    /// How it shares its work with others.
+    pub leases: LeaseSettings,
 }
+
+/// Leases that do not run out in a case.
+pub const LONG: LeaseTimes = LeaseTimes {
+    duration: Duration::from_secs(600),
+    renew_deadline: Duration::from_secs(500),
+    retry_period: Duration::from_secs(1),
+};
+/// Leases that run out soon, and not because the machine is busy.
+pub const SHORT: LeaseTimes = LeaseTimes {
+    duration: Duration::from_secs(3),
+    renew_deadline: Duration::from_secs(2),
+    retry_period: Duration::from_millis(500),
+};
 
 impl Process {
     /// Starts one. It does not wait until it is ready.
@@ -87,7 +104,7 @@ impl Process {
                 .with_ansi(false)
                 .finish();
             let end = tracing::subscriber::with_default(subscriber, || {
-                live(start, admin, receipts, its_life, its_stop)
+                live(start, admin, receipts, &its_life, its_stop)
             });
             ended.send_replace(Some(end));
         };
@@ -133,7 +150,7 @@ fn live(
     start: Start,
     admin: std::net::TcpListener,
     receipts: std::net::TcpListener,
-    life: Arc<Life>,
+    life: &Arc<Life>,
     stop: CancellationToken,
 ) -> End {
     // After each step of any task the death is looked for, so that no other task goes on after it.
@@ -150,6 +167,7 @@ fn live(
             receipts: listener(receipts),
             namespaces: vec![start.namespace],
             allow_addresses: vec!["127.0.0.0/8".parse().expect("should be a range")],
+            leases: start.leases,
         };
         tokio::select! {
             biased;

@@ -1,12 +1,13 @@
 //! One case at work: a namespace, a gateway, a tap, and operators that follow each other. Whoever dies is replaced, and
 //! after each death the invariants are checked.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use broadcast_operator::api::{Broadcast, BroadcastChannel};
 use broadcast_operator::clock;
-use broadcast_operator::simulator::{Rule, Settings, Simulator};
+use broadcast_operator::lease::{LeaseSettings, LeaseTimes};
+use broadcast_operator::simulator::{ReceiptSettings, Rule, SendQuery, Settings, Simulator};
 use futures::future::{Either, select, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -15,15 +16,16 @@ use kube::{Api, Client, Config, Resource};
 use serde_json::{Value, json};
 
 use crate::common::stage::{SIGNING_SECRET, TOKEN, merge};
+use crate::gateway_line::GatewayLine;
 use crate::invariants;
 use crate::observer::{Observer, Seen, View};
-use crate::process::{End, Log, Process, Start};
-use crate::tap::Tap;
+use crate::process::{End, LONG, Log, Process, Start};
+use crate::tap::{Gate, Life, Tap};
 
 /// Name of the channel of all cases.
 pub const CHANNEL: &str = "sms";
 /// Longest wait for anything: far above what it takes.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Why a case failed.
 pub type Failure = String;
@@ -40,8 +42,8 @@ pub struct Scene {
     pub env: Arc<Env>,
     pub namespace: String,
     pub gateway: Simulator,
-    /// The gateway's clock began between these two.
-    pub gateway_began: (Instant, Instant),
+    /// The way of the operators to it.
+    pub line: GatewayLine,
     pub tap: Tap,
     pub view: Arc<View>,
     pub log: Log,
@@ -52,8 +54,30 @@ pub struct Scene {
     pub may_fail: bool,
     /// Chats of which nobody can know: a fault of the gateway hit their sends.
     pub doubtful: Vec<String>,
+    /// Longest wait for anything.
+    pub patience: Duration,
     /// How many operators work at the same time.
     pub replicas: usize,
+    /// How they share their work.
+    pub sharing: Sharing,
+    /// How long their leases last.
+    pub lease_times: LeaseTimes,
+    /// The life of the operator that was started last.
+    pub last_life: LastLife,
+}
+
+/// The life of the operator that was started last, for a fault that is not in its own line.
+pub type LastLife = Arc<Mutex<Option<Arc<Life>>>>;
+
+/// How the operators of a case share their work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// They are processes of one pod: who comes later takes over at once.
+    SamePod,
+    /// They are replicas, each in a pod of its own.
+    Replicas,
+    /// They do not know of each other: each of them believes that it leads and holds every channel.
+    Strangers,
 }
 
 impl Scene {
@@ -61,13 +85,15 @@ impl Scene {
     pub async fn new(env: Arc<Env>, tag: &str) -> Result<Self, Failure> {
         let namespace = format!("m-{tag}");
         let view = env.observer.view(&namespace);
-        let before = clock::monotonic();
         let settings = Settings { token: Some(TOKEN.into()), ..Settings::default() };
         let gateway = Simulator::start(settings).await.map_err(|error| error.to_string())?;
+        let address = gateway.url().trim_start_matches("http://").parse().expect("should be an address");
+        let last_life = LastLife::default();
+        let line = GatewayLine::start(address, last_life.clone()).await;
         let scene = Self {
             namespace: namespace.clone(),
             gateway,
-            gateway_began: (before, clock::monotonic()),
+            line,
             tap: Tap::new(),
             view,
             log: Log::default(),
@@ -75,7 +101,11 @@ impl Scene {
             dead: Vec::new(),
             may_fail: false,
             doubtful: Vec::new(),
+            patience: PATIENCE,
             replicas: 1,
+            sharing: Sharing::SamePod,
+            lease_times: LONG,
+            last_life,
             env,
         };
         let namespaces: Api<Namespace> = Api::all(scene.env.client.clone());
@@ -100,7 +130,7 @@ impl Scene {
         let mut channel = json!({
             "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastChannel", "metadata": {"name": name},
             "spec": {"provider": "HTTP", "http": {
-                "url": format!("{}/messages/{name}", self.gateway.url()),
+                "url": format!("http://{}/messages/{name}", self.line.address),
                 "tokenSecretRef": {"name": "gateway", "key": "token"},
                 "signingSecretRef": {"name": "gateway", "key": "signing"},
                 "timeoutSeconds": 5,
@@ -175,21 +205,51 @@ impl Scene {
         self.gateway.set_faults(rules).expect("should be valid rules");
     }
 
+    /// Sends receipts to the operator that was started last, for everything that is accepted from here on.
+    pub fn send_receipts(&self, settings: &ReceiptSettings) {
+        let Some(process) = self.processes.last() else { return };
+        let path = "v1/namespaces/{namespace}/channels/{channel}/receipts";
+        let url = format!("http://{}/{path}", process.receipts);
+        let settings = ReceiptSettings { url, secret: Some(SIGNING_SECRET.into()), ..settings.clone() };
+        self.gateway.set_receipts(Some(settings)).expect("should be valid settings");
+    }
+
+    /// Everything that has happened of what was to go wrong.
+    pub fn met(&self) -> usize {
+        self.tap.met() + self.line.met()
+    }
+
     /// Starts an operator.
     pub async fn start_operator(&mut self) {
+        let number = self.processes.len();
         let receipts = self.processes.last().map(|process| process.receipts);
+        let (group, pod) = match self.sharing {
+            Sharing::SamePod => (0, 0),
+            Sharing::Replicas => (0, number),
+            Sharing::Strangers => (number, number),
+        };
+        let leases = LeaseSettings {
+            namespace: self.namespace.clone(),
+            name: format!("operator-{group}"),
+            pod_name: format!("pod-{pod}"),
+            pod_uid: Some(format!("pod-{pod}")),
+            times: self.lease_times,
+        };
         let start = Start {
             config: self.env.config.clone(),
             namespace: self.namespace.clone(),
             tap: self.tap.clone(),
-            number: self.processes.len(),
+            number,
+            leases,
             log: self.log.clone(),
             receipts: receipts.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address")),
         };
-        self.processes.push(Process::start(start).await);
+        let process = Process::start(start).await;
+        *self.last_life.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.life.clone());
+        self.processes.push(process);
     }
 
-    /// Kills the operator that works, and notes it.
+    /// Kills the operators that work, and replaces them.
     pub async fn kill(&mut self) -> Result<(), Failure> {
         for process in &self.processes {
             if process.is_alive() {
@@ -231,7 +291,7 @@ impl Scene {
         wanted: impl Fn(&Seen, &Tap) -> bool,
         tap: &Tap,
     ) -> Result<(), Failure> {
-        let deadline = clock::monotonic() + PATIENCE;
+        let deadline = clock::monotonic() + self.patience;
         let (mut changes, mut asked) = (self.view.changes(), tap.changes());
         loop {
             changes.borrow_and_update();
@@ -242,7 +302,7 @@ impl Scene {
             self.replace_the_dead().await?;
             let left = deadline.saturating_duration_since(clock::monotonic());
             if left.is_zero() {
-                return Err(format!("waited {} s for: {what}\n{}", PATIENCE.as_secs(), self.now()));
+                return Err(format!("waited {} s for: {what}\n{}", self.patience.as_secs(), self.now()));
             }
             let alive = self.processes.iter().filter(|process| process.is_alive());
             let mut ends: Vec<_> = alive.map(|process| Box::pin(process.ended())).collect();
@@ -261,6 +321,20 @@ impl Scene {
                 },
             }
         }
+    }
+
+    /// Waits until somebody comes to a gate, or what is stored shows that nobody will.
+    pub async fn reach(&mut self, gate: &Gate, over: impl Fn(&Seen) -> bool) -> Result<(), Failure> {
+        tokio::select! {
+            () = gate.reached() => Ok(()),
+            over = self.until("the gate is reached, or all is over", over) => over,
+        }
+    }
+
+    /// Requests of a Broadcast that have come to the gateway.
+    pub fn requests_of(&self, name: &str) -> usize {
+        let broadcast = Some(format!("{}/{name}", self.namespace));
+        self.gateway.ledger().sends(&SendQuery { broadcast, ..SendQuery::default() }).len()
     }
 
     /// What is stored now, for a message.
@@ -283,6 +357,16 @@ impl Scene {
                 status.outcomes.chars().take(600).collect::<String>()
             )
         });
-        broadcasts.chain(pages).collect()
+        let channels = seen.channels.iter().map(|(name, channel)| {
+            let status = channel.status.clone().unwrap_or_default();
+            let ready = broadcast_operator::api::Condition::find(&status.conditions, "Ready").cloned();
+            let ready = ready.map(|ready| ready.reason).unwrap_or_default();
+            format!("channel {name}: {ready}, {} active\n", status.active_broadcasts)
+        });
+        let counts = seen
+            .broadcasts
+            .values()
+            .map(|broadcast| format!("{:?}\n", crate::common::stage::counts(broadcast)));
+        broadcasts.chain(counts).chain(channels).chain(pages).collect()
     }
 }

@@ -8,7 +8,7 @@ use crate::cases::Case;
 use crate::play::Reference;
 use crate::tap::{EventFault, Fault, Planned, Point};
 
-const KINDS: [&str; 3] = ["broadcasts", "broadcastchannels", "broadcastbatches"];
+const KINDS: [&str; 4] = ["broadcasts", "broadcastchannels", "broadcastbatches", "leases"];
 
 /// Every event is dropped, comes late alone or with others, twice, or again after a later one.
 pub fn events(reference: &Arc<Reference>, _: bool) -> Vec<Case> {

@@ -9,15 +9,16 @@ use futures::future::{Either, pending, select};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::{EventFault, Gate, LATE, Tap};
+use super::name::named_in;
+use super::{EventFault, LATE, Tap};
 
-/// A stream that goes through the tap. With a gate, nothing comes before it is open.
-pub fn watched(stream: Answer, tap: Tap, kind: String, gate: Option<Gate>) -> Answer {
+/// A stream that goes through the tap. A late one brings nothing for a while.
+pub fn watched(stream: Answer, tap: Tap, kind: String, is_late: bool) -> Answer {
     let watch = Watch {
         inner: stream.into_data_stream(),
         tap,
         kind,
-        gate,
+        is_late,
         cut: Vec::new(),
         ready: VecDeque::new(),
         held: None,
@@ -31,7 +32,7 @@ struct Watch {
     inner: BodyDataStream,
     tap: Tap,
     kind: String,
-    gate: Option<Gate>,
+    is_late: bool,
     /// The beginning of a line.
     cut: Vec<u8>,
     ready: VecDeque<Bytes>,
@@ -64,8 +65,8 @@ struct Line {
 
 impl Watch {
     async fn next(mut self) -> Option<(Result<Bytes, io::Error>, Self)> {
-        if let Some(gate) = self.gate.take() {
-            gate.pass().await;
+        if std::mem::take(&mut self.is_late) {
+            clock::wait(LATE).await;
         }
         loop {
             if let Some(bytes) = self.ready.pop_front() {
@@ -116,8 +117,8 @@ impl Watch {
     fn take(&mut self, line: &[u8]) {
         let event: Value = serde_json::from_slice(line).unwrap_or_default();
         let kind = event["type"].as_str().unwrap_or_default();
-        let object = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
-        let line = Line { object: object.to_owned(), bytes: Bytes::copy_from_slice(line) };
+        let object = named_in(&self.kind, &event["object"]).unwrap_or_default();
+        let line = Line { object: object.clone(), bytes: self.tap.garbled(&event["object"], line) };
         if object.is_empty() {
             // A bookmark would tell that everything before it has come.
             if self.held.is_none() {
@@ -127,7 +128,7 @@ impl Watch {
         }
         let fault = self.tap.event(&format!("EVENT-{}-{kind}-{object}", self.kind));
         if let Some(fault) = &fault {
-            tracing::info!(target: "matrix", event = kind, object, ?fault, "FAULT");
+            tracing::info!(target: "matrix", event = kind, object, ?fault, "fault");
         }
         match fault {
             None => self.pass(line),

@@ -34,11 +34,6 @@ impl Gate {
         self.0.open.send_replace(true);
     }
 
-    /// Whether somebody has come to it.
-    pub fn is_reached(&self) -> bool {
-        *self.0.reached.borrow()
-    }
-
     /// Waits until somebody has come to it.
     pub async fn reached(&self) {
         // The sender lives in self, so waiting cannot fail.

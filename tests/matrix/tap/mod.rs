@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use broadcast_operator::clock;
+use axum::body::Bytes;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
@@ -56,10 +56,14 @@ pub enum Fault {
     HoldBefore(Gate),
     /// The request is done, and the whole process stands still until the gate opens.
     FreezeAfter(Gate),
-    /// A list shows what was there at an earlier version.
-    ListAt(u64),
-    /// Everything of this stream waits for the gate.
-    HoldStream(Gate),
+    /// The request is about to leave, and the whole process stands still until the gate opens.
+    FreezeBefore(Gate),
+    /// The request does not leave, and no answer ever comes.
+    Unsent,
+    /// A list shows what was there after this write.
+    ListAt(Point),
+    /// Everything of this stream comes late.
+    LateStream,
     /// What happens to one event of a stream.
     Event(EventFault),
 }
@@ -129,16 +133,17 @@ impl Logged {
     }
 }
 
-/// A claim that was stored.
+/// A claim that a process asked for.
 #[derive(Clone, Debug)]
-pub struct StoredClaim {
+pub struct AskedClaim {
     pub broadcast: String,
     pub page: usize,
     pub rows: Range<usize>,
     pub incarnation: String,
     pub attempt: i64,
     pub process: usize,
-    pub landed: Instant,
+    /// When it was surely stored. One whose process died before the answer may be stored all the same.
+    pub landed: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -147,9 +152,11 @@ struct State {
     plan: Vec<Planned>,
     log: Vec<Logged>,
     events: Vec<Point>,
-    claims: Vec<StoredClaim>,
+    claims: Vec<AskedClaim>,
     met: usize,
     hanging: usize,
+    /// An object that no program can read, by kind and name.
+    garbled: Option<(String, String)>,
 }
 
 /// The tap of one case. All processes of the case go through it.
@@ -200,14 +207,48 @@ impl Tap {
         self.state().plan = plan;
     }
 
-    /// Adds a fault.
-    pub fn add(&self, planned: Planned) {
-        self.state().plan.push(planned);
-    }
-
     /// How many faults have happened.
     pub fn met(&self) -> usize {
         self.state().met
+    }
+
+    /// From now on operators see an object of this kind and name that they cannot read.
+    pub fn garble(&self, kind: &str, name: &str) {
+        self.state().garbled = Some((kind.to_owned(), name.to_owned()));
+    }
+
+    fn garbles(&self) -> bool {
+        self.state().garbled.is_some()
+    }
+
+    /// A line of a watch, as it is to be seen.
+    fn garbled(&self, object: &Value, line: &[u8]) -> Bytes {
+        match self.state().is_garbled(object) {
+            true => {
+                String::from_utf8_lossy(line).replacen("\"spec\":{", "\"spec\":\"?\",\"was\":{", 1).into()
+            }
+            false => Bytes::copy_from_slice(line),
+        }
+    }
+
+    /// A list, as it is to be seen.
+    fn garbled_list(&self, list: &[u8]) -> Vec<u8> {
+        let Ok(mut list) = serde_json::from_slice::<Value>(list) else { return list.to_vec() };
+        let kind = list["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).map(str::to_owned);
+        for item in list["items"].as_array_mut().into_iter().flatten() {
+            if let (None, Some(kind)) = (item.get("kind"), &kind) {
+                item["kind"] = kind.as_str().into();
+            }
+            if self.state().is_garbled(item) {
+                item["spec"] = "?".into();
+            }
+        }
+        list.to_string().into_bytes()
+    }
+
+    /// The version that a write made.
+    fn version_of(&self, write: &Point) -> Option<u64> {
+        self.state().log.iter().find(|logged| logged.point == *write && logged.landed())?.version
     }
 
     /// How many requests wait for an answer that never comes.
@@ -231,8 +272,8 @@ impl Tap {
         self.state().events.clone()
     }
 
-    /// All claims that were stored.
-    pub fn claims(&self) -> Vec<StoredClaim> {
+    /// All claims that were asked for.
+    pub fn claims(&self) -> Vec<AskedClaim> {
         self.state().claims.clone()
     }
 
@@ -277,21 +318,28 @@ impl Tap {
         }
     }
 
-    /// Takes in a page that was stored.
-    fn stored(&self, page: &[u8], process: usize) {
+    /// Takes in a page that is to be stored, or was.
+    fn page(&self, page: &[u8], process: usize, landed: Option<Instant>) {
         let Some(claim) = claim_in(page, process) else { return };
         let mut state = self.state();
-        let is_known = state
+        let known = state
             .claims
-            .iter()
-            .any(|known| known.incarnation == claim.incarnation && known.attempt == claim.attempt);
-        if !is_known {
-            state.claims.push(claim);
+            .iter_mut()
+            .find(|known| known.incarnation == claim.incarnation && known.attempt == claim.attempt);
+        match known {
+            Some(known) => known.landed = known.landed.or(landed),
+            None => state.claims.push(AskedClaim { landed, ..claim }),
         }
     }
 }
 
 impl State {
+    fn is_garbled(&self, object: &Value) -> bool {
+        self.garbled.as_ref().is_some_and(|(kind, name)| {
+            object["kind"] == kind.as_str() && object["metadata"]["name"] == name.as_str()
+        })
+    }
+
     fn meet(&mut self, name: &str) -> (Point, Option<Fault>) {
         let count = self.counts.entry(name.to_owned()).or_default();
         let point = Point { name: name.to_owned(), occurrence: *count };
@@ -307,18 +355,18 @@ impl State {
 }
 
 /// The claim in a page.
-fn claim_in(page: &[u8], process: usize) -> Option<StoredClaim> {
+fn claim_in(page: &[u8], process: usize) -> Option<AskedClaim> {
     let page: Value = serde_json::from_slice(page).ok()?;
     let claim = page["status"].get("claim")?;
     let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
-    Some(StoredClaim {
+    Some(AskedClaim {
         broadcast: page["spec"]["broadcast"]["uid"].as_str()?.to_owned(),
         page: number(&page["spec"]["index"])?,
         rows: number(&claim["from"])?..number(&claim["to"])?,
         incarnation: claim["incarnation"].as_str()?.to_owned(),
         attempt: claim["attempt"].as_i64()?,
         process,
-        landed: clock::monotonic(),
+        landed: None,
     })
 }
 

@@ -39,9 +39,12 @@ pub fn name_of(method: &Method, uri: &Uri, body: &[u8]) -> Call {
         (None, false) => "LIST",
         _ => method.as_str(),
     };
-    let label = selected(query).filter(|_| verb == "LIST");
+    // All leases of a group are listed and watched by their label; all pages of a Broadcast are only listed.
+    let label = selected(query).filter(|_| verb == "LIST" && kind != "leases");
     let is_first_list = verb == "LIST" && label.is_none();
-    let subject = object.map(|name| plain(&kind, name)).or(label).or_else(|| named_in(&kind, body));
+    let named = || serde_json::from_slice(body).ok().and_then(|body| named_in(&kind, &body));
+    let subject = if kind == "leases" && is_write { named() } else { None };
+    let subject = subject.or_else(|| object.map(|name| plain(&kind, name))).or(label).or_else(named);
     let name: Vec<&str> =
         [Some(verb), Some(kind.as_str()), part, subject.as_deref()].into_iter().flatten().collect();
     Call { name: name.join("-"), kind, is_write, is_watch, is_first_list }
@@ -54,16 +57,26 @@ fn selected(query: &str) -> Option<String> {
     Some(value.trim_start_matches("%3D").to_owned())
 }
 
-/// Events are named after their object and a time.
+/// Events are named after their object and a time, leases of replicas after luck, leases of channels after a hash.
 fn plain(kind: &str, name: &str) -> String {
-    let name = if kind == "events" { name.split('.').next().unwrap_or_default() } else { name };
-    name.to_owned()
+    let last = name.rsplit('-').next().unwrap_or_default();
+    match (kind, last.len()) {
+        ("events", _) => name.split('.').next().unwrap_or_default().to_owned(),
+        ("leases", 10) => "replica".to_owned(),
+        ("leases", 20) => "channel".to_owned(),
+        ("leases", _) => "leader".to_owned(),
+        _ => name.to_owned(),
+    }
 }
 
-/// The object that is created, or that an event is about.
-fn named_in(kind: &str, body: &[u8]) -> Option<String> {
-    let body: Value = serde_json::from_slice(body).ok()?;
+/// The object that is written, or that an event is about.
+pub fn named_in(kind: &str, body: &Value) -> Option<String> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
+    if kind == "leases" {
+        let channel = text(&body["metadata"]["annotations"]["broadcast-operator.dev/channel"]);
+        let channel = channel.and_then(|channel| Some(format!("channel-{}", channel.split_once('/')?.1)));
+        return channel.or_else(|| Some(plain(kind, body["metadata"]["name"].as_str()?)));
+    }
     if kind == "events" {
         return Some(format!("{}-{}", text(&body["regarding"]["name"])?, text(&body["reason"])?));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body as Answer;
+use broadcast_operator::clock;
 use futures::FutureExt;
 use futures::future::{BoxFuture, pending};
 use http::{Request, Response, StatusCode, Uri, header};
@@ -58,9 +59,11 @@ where
         let call = name_of(request.method(), request.uri(), &sent);
         let (number, fault) = self.line.tap.begin(&call, self.line.process);
         if let Some(fault) = &fault {
-            tracing::info!(target: "matrix", request = call.name, ?fault, "FAULT");
+            tracing::info!(target: "matrix", request = call.name, ?fault, "fault");
         }
-        if let Some(Fault::ListAt(version)) = fault {
+        if let Some(Fault::ListAt(write)) = &fault
+            && let Some(version) = self.line.tap.version_of(write)
+        {
             at_version(request.uri_mut(), version);
         }
         // Nothing leaves before this is polled.
@@ -90,20 +93,24 @@ impl Turn {
             Some(Fault::Answer(code)) => return Ok(refusal(*code)),
             Some(Fault::Panic) => panic!("a fault of the matrix at {}", self.call.name),
             Some(Fault::HoldBefore(gate)) => gate.pass().await,
+            Some(Fault::FreezeBefore(gate)) => gate.freeze(),
             _ => {}
         }
         if self.line.life.is_over() {
             return pending().await;
         }
-        let answer = self.landed(answer.await?).await?;
+        if self.call.kind == "broadcastbatches" && self.call.is_write {
+            self.line.tap.page(&self.sent, self.line.process, None);
+        }
+        let answer = match &fault {
+            Some(Fault::Unsent) => return self.wait_in_vain().await,
+            _ => self.landed(answer.await?).await?,
+        };
         match fault {
             Some(Fault::DieAfter) => self.die().await,
             Some(Fault::LandsThenTimeout) => Ok(refusal(504)),
             Some(Fault::LandsThenReset) => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
-            Some(Fault::LandsThenNothing) => {
-                let _hanging = self.line.tap.hang();
-                pending().await
-            }
+            Some(Fault::LandsThenNothing) => self.wait_in_vain().await,
             Some(Fault::HoldAfter(gate)) => {
                 gate.pass().await;
                 Ok(answer)
@@ -113,12 +120,9 @@ impl Turn {
                 Ok(answer)
             }
             fault if self.call.is_watch => {
-                let gate = match fault {
-                    Some(Fault::HoldStream(gate)) => Some(gate),
-                    _ => None,
-                };
+                let is_late = matches!(fault, Some(Fault::LateStream));
                 let (tap, kind) = (self.line.tap.clone(), self.call.kind.clone());
-                Ok(answer.map(|stream| body::watched(stream, tap, kind, gate)))
+                Ok(answer.map(|stream| body::watched(stream, tap, kind, is_late)))
             }
             _ => Ok(answer),
         }
@@ -130,9 +134,20 @@ impl Turn {
         pending().await
     }
 
+    async fn wait_in_vain(self) -> Result<Response<Answer>, BoxError> {
+        let _hanging = self.line.tap.hang();
+        pending().await
+    }
+
     /// Takes in the answer. That of a write is read whole, for the version that it made.
     async fn landed(&self, answer: Response<Answer>) -> Result<Response<Answer>, BoxError> {
         let status = answer.status();
+        if !self.call.is_write && !self.call.is_watch && self.line.tap.garbles() {
+            self.line.tap.answered(self.number, status.as_u16(), None);
+            let (head, body) = answer.into_parts();
+            let bytes = axum::body::to_bytes(body, usize::MAX).await?;
+            return Ok(Response::from_parts(head, Answer::from(self.line.tap.garbled_list(&bytes))));
+        }
         if !self.call.is_write {
             self.line.tap.answered(self.number, status.as_u16(), None);
             return Ok(answer);
@@ -140,7 +155,7 @@ impl Turn {
         let (head, body) = answer.into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await?;
         if status.is_success() && self.call.kind == "broadcastbatches" {
-            self.line.tap.stored(&self.sent, self.line.process);
+            self.line.tap.page(&self.sent, self.line.process, Some(clock::monotonic()));
         }
         self.line.tap.answered(self.number, status.as_u16(), version_in(&bytes));
         Ok(Response::from_parts(head, Answer::from(bytes)))
