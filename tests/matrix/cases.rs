@@ -10,7 +10,8 @@ use futures::stream;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use crate::args::Arguments;
+use crate::args::{Arguments, Chaos};
+use crate::chaos;
 use crate::common::control_plane::ControlPlane;
 use crate::observer::Observer;
 use crate::play::{Play, Reference};
@@ -61,7 +62,7 @@ pub async fn run(arguments: &Arguments) -> Summary {
     }
     let wanted: Vec<&recipes::Recipe> =
         RECIPES.iter().filter(|recipe| arguments.wants_recipe(recipe.name)).collect();
-    if wanted.is_empty() {
+    if wanted.is_empty() && arguments.chaos.is_none() {
         return Summary::default();
     }
     let started = clock::monotonic();
@@ -69,17 +70,41 @@ pub async fn run(arguments: &Arguments) -> Summary {
     plane.install_crds();
     let env = environment(&plane).await;
     eprintln!("matrix: control plane ready after {:.1} s", started.elapsed().as_secs_f32());
-    match cases(arguments, &env, &wanted).await {
-        Ok(cases) => {
-            let summary = run_all(arguments, &env, cases).await;
-            eprintln!("matrix: took {:.1} s", started.elapsed().as_secs_f32());
-            summary
-        }
-        Err(error) => {
-            println!("the reference run failed: {error}");
-            Summary { passed: 0, failed: 1 }
-        }
-    }
+    let ran = match &arguments.chaos {
+        Some(chaos) => run_chaos(arguments, chaos, &env).await,
+        None => match cases(arguments, &env, &wanted).await {
+            Ok(cases) => Ok(run_all(arguments, &env, cases.into_iter()).await),
+            Err(error) => Err(error),
+        },
+    };
+    eprintln!("matrix: took {:.1} s", started.elapsed().as_secs_f32());
+    ran.unwrap_or_else(|error| {
+        println!("the reference run failed: {error}");
+        Summary { passed: 0, failed: 1 }
+    })
+}
+
+/// Random cases, as many as are wanted or the time allows.
+async fn run_chaos(arguments: &Arguments, chaos: &Chaos, env: &Arc<Env>) -> Result<Summary, Failure> {
+    println!("chaos: seed {}; SEED={} make chaos plays it again", chaos.seed, chaos.seed);
+    let references = references(env, chaos::PLAYS.iter().copied()).await?;
+    let references: Vec<Arc<Reference>> = references.into_values().collect();
+    let (started, chaos) = (clock::monotonic(), chaos.clone());
+    let numbers = (0..chaos.cases).take_while(move |_| started.elapsed() < chaos.time);
+    let cases = numbers.map(move |number| chaos::case(&references, chaos.seed, number));
+    let cases = cases.filter(|case| arguments.wants(&case.name));
+    Ok(run_all(arguments, env, cases).await)
+}
+
+/// Undisturbed runs of these plays.
+async fn references(
+    env: &Arc<Env>,
+    plays: impl Iterator<Item = Play>,
+) -> Result<BTreeMap<Play, Arc<Reference>>, Failure> {
+    let records = plays.enumerate().map(|(number, play)| async move {
+        Ok((play, Arc::new(Reference::record(env, play, &format!("reference-{number}")).await?)))
+    });
+    futures::future::join_all(records).await.into_iter().collect()
 }
 
 async fn environment(plane: &ControlPlane) -> Arc<Env> {
@@ -99,12 +124,7 @@ async fn cases(
 ) -> Result<Vec<Case>, Failure> {
     let plays: BTreeSet<Play> =
         wanted.iter().flat_map(|recipe| recipe.plays(arguments.is_whole)).copied().collect();
-    let records = plays.into_iter().enumerate().map(|(number, play)| async move {
-        Ok((play, Arc::new(Reference::record(env, play, &format!("reference-{number}")).await?)))
-    });
-    let references: Result<BTreeMap<Play, Arc<Reference>>, Failure> =
-        futures::future::join_all(records).await.into_iter().collect();
-    let references = references?;
+    let references = references(env, plays.into_iter()).await?;
     let mut cases = Vec::new();
     for recipe in wanted {
         for play in recipe.plays(arguments.is_whole) {
@@ -115,11 +135,15 @@ async fn cases(
     Ok(cases)
 }
 
-async fn run_all(arguments: &Arguments, env: &Arc<Env>, cases: Vec<Case>) -> Summary {
-    let number = cases.len();
+async fn run_all(arguments: &Arguments, env: &Arc<Env>, cases: impl Iterator<Item = Case>) -> Summary {
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
     let mut done = 0;
-    let running = cases.into_iter().enumerate().map(|(number, case)| {
+    let flags = match &arguments.chaos {
+        Some(chaos) => format!("--chaos --seed {} ", chaos.seed),
+        None if arguments.is_whole => "--whole ".into(),
+        None => String::new(),
+    };
+    let running = cases.enumerate().map(|(number, case)| {
         let (env, shows_logs) = (env.clone(), arguments.shows_logs);
         async move { run_one(env, case, number, shows_logs).await }
     });
@@ -137,11 +161,11 @@ async fn run_all(arguments: &Arguments, env: &Arc<Env>, cases: Vec<Case>) -> Sum
             }
             Err(failure) => {
                 count.failed += 1;
-                println!("FAILED {name}\n{failure}\nreplay: cargo test --test matrix -- '{name}'\n");
+                println!("FAILED {name}\n{failure}\nreplay: cargo test --test matrix -- {flags}'{name}'\n");
             }
         }
-        if done % 25 == 0 || done == number {
-            eprintln!("matrix: {done} of {number} cases");
+        if done % 50 == 0 {
+            eprintln!("matrix: {done} cases done");
         }
     }
     let mut summary = Summary::default();

@@ -8,7 +8,7 @@ mod replicas;
 mod requests;
 mod sizes;
 mod snapshots;
-mod users;
+pub mod users;
 mod watches;
 mod writes;
 
@@ -90,7 +90,7 @@ fn planned(recipe: &str, reference: &Arc<Reference>, what: &str, plan: Vec<Plann
 }
 
 /// What a case does, as a value.
-fn script(run: impl for<'a> Fn(&'a mut Scene) -> Running<'a> + Send + Sync + 'static) -> Script {
+pub fn script(run: impl for<'a> Fn(&'a mut Scene) -> Running<'a> + Send + Sync + 'static) -> Script {
     Arc::new(run)
 }
 

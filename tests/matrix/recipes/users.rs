@@ -18,7 +18,7 @@ use crate::tap::{Fault, Gate, Planned, Point};
 
 /// What a user does, and takes back where it can be taken back.
 #[derive(Clone, Copy, Debug)]
-enum Action {
+pub enum Action {
     Pause,
     Brake,
     Edit,
@@ -29,7 +29,7 @@ enum Action {
     ChangeSecret,
 }
 
-const ACTIONS: [(&str, Action); 8] = [
+pub const ACTIONS: [(&str, Action); 8] = [
     ("pause", Action::Pause),
     ("brake", Action::Brake),
     ("edit", Action::Edit),
@@ -51,7 +51,7 @@ pub fn act(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
                 let (reference, point) = (reference.clone(), write.point.clone());
                 let run = script(move |scene| {
                     let (reference, point) = (reference.clone(), point.clone());
-                    Box::pin(async move { act_at(scene, &reference, &point, action).await })
+                    Box::pin(async move { act_at(scene, &reference, &point, action, Vec::new()).await })
                 });
                 Case { name, meets: 1, run }
             })
@@ -59,14 +59,17 @@ pub fn act(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
         .collect()
 }
 
-async fn act_at(
+/// One action after one write, with other faults besides.
+pub async fn act_at(
     scene: &mut Scene,
     reference: &Reference,
     point: &Point,
     action: Action,
+    mut plan: Vec<Planned>,
 ) -> Result<(), Failure> {
     let gate = Gate::new();
-    scene.tap.plan(vec![Planned::at(point, Fault::HoldAfter(gate.clone()))]);
+    plan.insert(0, Planned::at(point, Fault::HoldAfter(gate.clone())));
+    scene.tap.plan(plan);
     scene.start_operator().await;
     scene.apply(&broadcast(SALE, super::CHATS, json!({}))).await?;
     scene.reach(&gate, |seen| is_over(seen, &[SALE])).await?;

@@ -7,10 +7,10 @@ use crate::cases::Case;
 use crate::play::Reference;
 use crate::tap::{Fault, Planned};
 
-/// Refusals that stand for all the time in the world: more than the tries of any write, so that it is given up. They take
-/// 20 s, and the short matrix has fewer.
+/// Refusals that stand for all the time in the world. A page is tried so often, within 20 s, until its write is given up;
+/// the short matrix has fewer. What a reconcile writes is tried after waits that double.
 const FOR_EVER: usize = 14;
-const OFTEN: usize = 6;
+const OFTEN: usize = 4;
 
 pub fn die_after(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
     at_each_write("A1", reference, &Fault::DieAfter)
@@ -44,10 +44,11 @@ pub fn answer_lost(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
 }
 
 pub fn conflict(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
-    let for_ever = if is_whole { FOR_EVER } else { OFTEN };
     let points = reference.writes().map(|write| &write.point);
     points
         .flat_map(|point| {
+            let is_page = point.name.starts_with("PUT-broadcastbatches") && point.occurrence > 0;
+            let for_ever = if is_whole && is_page { FOR_EVER } else { OFTEN };
             [("once", 1), ("thrice", 3), ("for-ever", for_ever)].map(|(tag, times)| {
                 let plan = vec![Planned::from(point, times, Fault::Answer(409))];
                 planned("A6", reference, &format!("{point}/{tag}"), plan)
