@@ -1,7 +1,7 @@
 # Every target is one line, and .ci/run calls the same ones as people do.
 
 .DEFAULT_GOAL := help
-.PHONY: help testbed build test matrix chaos demo lint drift bless bench chart clean
+.PHONY: help testbed build test matrix chaos demo lint drift bless kills bench chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ drift: ## check that definitions, chart and docs are what the code says
 
 bless: ## write those files anew
 	BLESS=1 cargo test --test suite drift
+
+kills: testbed ## kill operators, etcd and the API server 200 times while they send
+	cargo test --test kills -- --kills 200
 
 bench: testbed ## print the figures of docs/operations.md
 	cargo bench --bench delivery

@@ -1,6 +1,6 @@
 //! The admin server: is the process alive, can it work, and what has it counted.
 //!
-//! In: gates that the parts of the process open. Out: `/livez`, `/readyz` (what is missing stands in its body) and
+//! In: gates that the parts of the process open, and the pulse of its loops. Out: `/livez`, `/readyz` (what is missing stands in its body) and
 //! `/metrics`.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 
 /// Content type of the `OpenMetrics` text.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,6 +55,7 @@ impl Readiness {
 #[derive(Clone)]
 struct Admin {
     readiness: Readiness,
+    pulse: Pulse,
     metrics: Metrics,
 }
 
@@ -63,16 +66,28 @@ struct Admin {
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
+    pulse: Pulse,
     metrics: Metrics,
     ended: CancellationToken,
 ) -> std::io::Result<()> {
     let routes = Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
-        .with_state(Admin { readiness, metrics });
+        .with_state(Admin { readiness, pulse, metrics });
     let stopped = async move { ended.cancelled().await };
     axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+}
+
+/// Dead is only what cannot come to life again by itself: whoever waits for an API server or a gateway is alive.
+async fn livez(State(admin): State<Admin>) -> impl IntoResponse {
+    match admin.pulse.stopped(clock::monotonic()) {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(stopped) => {
+            tracing::error!("{stopped}");
+            (StatusCode::INTERNAL_SERVER_ERROR, stopped + "\n")
+        }
+    }
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::export::ExportArgs;
 use crate::lease::{InvalidTimes, LeaseSettings, LeaseTimes};
 use crate::telemetry::LogFormat;
-use crate::{api, run, telemetry};
+use crate::{api, export, run, telemetry};
 
 /// Manages bulk-message broadcasts as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Print the `CustomResourceDefinitions` as YAML, for `kubectl apply --server-side -f -`.
     Crds,
+    /// Print the log of a Broadcast as CSV: every chat, its outcome, its parameters.
+    Export(ExportArgs),
 }
 
 /// Flags of `broadcast-operator run`. The cluster is found as kubectl finds it: `KUBECONFIG`, `~/.kube/config`, or the service
@@ -106,6 +109,16 @@ pub struct LeaseArgs {
     /// Time between two renewals.
     #[arg(long, env = "BROADCAST_LEASE_RETRY_PERIOD", default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub lease_retry_period: Duration,
+    /// When the operator starts and finds a replica that said no farewell and was silent for so long, it takes the cluster for
+    /// one that was restored from a backup, and holds what was not complete.
+    #[arg(
+        long,
+        env = "BROADCAST_ASSUME_RESTORED_AFTER",
+        default_value = "1h",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    pub assume_restored_after: Duration,
     /// Name of this process in the leases, for people.
     #[arg(long, env = "POD_NAME", default_value = "broadcast-operator", value_name = "NAME")]
     pub pod_name: String,
@@ -131,6 +144,7 @@ impl LeaseArgs {
             name: self.lease_name.clone(),
             pod_name: self.pod_name.clone(),
             pod_uid: self.pod_uid.clone().filter(|uid| !uid.is_empty()),
+            assume_restored_after: self.assume_restored_after,
             times,
         })
     }
@@ -159,6 +173,7 @@ pub fn main() -> ExitCode {
             print!("{}", api::crds::yaml());
             ExitCode::SUCCESS
         }
+        Command::Export(args) => export::main(&args),
         Command::Run(args) => run_operator(&args),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::common::stage::{CHANNEL, Stage};
 use super::common::wait::until;
-use super::{broadcast_from_config_map, create, median};
+use super::median;
 
 const STOPS: usize = 20;
 const MESSAGES_PER_SECOND: u32 = 500;
@@ -31,7 +31,7 @@ pub async fn measure() -> Stops {
         json!({}),
         json!({"limits": {"messagesPerSecond": MESSAGES_PER_SECOND}}),
     ));
-    create(&stage, &broadcast_from_config_map(&stage, "sale", CHATS).await).await;
+    stage.create(&stage.broadcast_from_config_map("sale", CHATS, json!({})).await).await;
     let mut stops = Stops { from_answer: Vec::new(), from_request: Vec::new() };
     for stop in 1..=STOPS {
         let sent = stage.gateway.ledger().summary().requests.accepted;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::common::stage::{CHANNEL, Stage, is_complete};
 use super::common::wait::PATIENCE;
-use super::{broadcast_from_config_map, create, median};
+use super::median;
 
 /// One after the other; the figures are medians.
 const ROUNDS: usize = 3;
@@ -69,11 +69,11 @@ pub async fn measure() -> Throughput {
 }
 
 async fn measure_round(stage: &Stage, name: &str) -> Round {
-    let manifest = broadcast_from_config_map(stage, name, CHATS as usize).await;
+    let manifest = stage.broadcast_from_config_map(name, CHATS as usize, json!({})).await;
     stage.gateway.ledger().delete();
     let before = stage.operator.metric("rest_client_requests_total", "").await;
     let started = clock::monotonic();
-    let created = create(stage, &manifest).await;
+    let created = stage.create(&manifest).await;
     let status_writes = tokio::time::timeout(PATIENCE, count_status_writes(stage, created)).await;
     let in_all = started.elapsed();
     let after = stage.operator.metric("rest_client_requests_total", "").await;

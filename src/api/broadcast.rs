@@ -62,7 +62,13 @@ use super::{BroadcastStatus, KeyRef, LocalRef};
          has(oldSelf.spec.restartFrom) && (!has(self.spec.restartFrom) || self.spec.restartFrom == \
          oldSelf.spec.restartFrom))"
     )
-    .message("restartFrom may not change once sending began: apply a new Broadcast")
+    .message("restartFrom may not change once sending began: apply a new Broadcast"),
+    validation = Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.startTime) || (has(self.spec.campaignKey) == \
+         has(oldSelf.spec.campaignKey) && (!has(self.spec.campaignKey) || self.spec.campaignKey == \
+         oldSelf.spec.campaignKey))"
+    )
+    .message("campaignKey may not change once sending began: apply a new Broadcast")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.restartFrom) || has(self.recipients)")
@@ -73,6 +79,10 @@ use super::{BroadcastStatus, KeyRef, LocalRef};
     .message("channelRef is missing: name the BroadcastChannel to send through"))]
 #[x_kube(validation = Rule::new("has(self.restartFrom) || has(self.message)")
     .message("message is missing: give message.text"))]
+#[x_kube(validation = Rule::new("!(has(self.restartFrom) && has(self.campaignKey))")
+    .message("a restart belongs to the campaign of its source: remove campaignKey"))]
+#[x_kube(validation = Rule::new("has(self.campaignKey) || !has(self.campaignRetentionSeconds)")
+    .message("campaignRetentionSeconds needs campaignKey"))]
 pub struct BroadcastSpec {
     /// The `BroadcastChannel` to send through. A restart may leave it out: then it is the source's channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +114,15 @@ pub struct BroadcastSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i32>,
+    /// Name of the campaign: of all Broadcasts of this namespace with the same key only one is sent, also when it is
+    /// deleted and applied again. The key is kept in a `BroadcastCampaign`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub campaign_key: Option<String>,
+    /// Seconds that the key is kept once this Broadcast is deleted. Absent: 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub campaign_retention_seconds: Option<i32>,
 }
 
 /// The message.

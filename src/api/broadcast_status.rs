@@ -73,12 +73,49 @@ pub struct BroadcastStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub restart_token: Option<String>,
+    /// What this Broadcast is held for until a person decides: nothing is sent. Absent: it is not held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+    /// Token of the hold that was accepted last, by the annotation `broadcast-operator.dev/accept-restored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub accepted_token: Option<String>,
+    /// Token of the last restore of the whole cluster that was accepted for this Broadcast, by the same annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub accepted_restore: Option<String>,
     /// The Broadcast that took over this one's chats. This one sends nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_by: Option<ObjectRef>,
     /// This Broadcast in its chain of restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
+}
+
+/// What a Broadcast is held for.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldStatus {
+    /// Why.
+    pub reason: HoldReason,
+    /// Value of the annotation `broadcast-operator.dev/accept-restored` that accepts it.
+    #[schemars(length(max = 64))]
+    pub token: String,
+}
+
+/// Why a Broadcast is held: it, its log or the cluster was restored or recreated.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum HoldReason {
+    /// Batches of an earlier Broadcast of this name were there when this one was planned.
+    PagesOfAnotherBroadcast,
+    /// Its batches have outcomes, and its own status is gone.
+    StatusLost,
+    /// Batches of it are gone, or cannot be read.
+    BatchesMissing,
+    /// Its batches know less than they did before.
+    BatchesWentBack,
+    /// The whole cluster was put back to a backup.
+    ClusterRestored,
 }
 
 /// How many chats have which outcome.

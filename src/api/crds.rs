@@ -5,24 +5,31 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use super::{Broadcast, BroadcastBatch, BroadcastChannel};
+use super::{Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel};
 
-/// The three definitions as JSON values, in the order in which they are printed.
+/// The four definitions as JSON values, in the order in which they are printed.
 ///
 /// # Panics
 /// Never: the types are fixed at compile time, and a test runs this.
 #[must_use]
 pub fn values() -> Vec<Value> {
-    [Broadcast::crd(), BroadcastChannel::crd(), BroadcastBatch::crd()].iter().map(to_value).collect()
+    let definitions =
+        [Broadcast::crd(), BroadcastChannel::crd(), BroadcastBatch::crd(), BroadcastCampaign::crd()];
+    definitions.iter().map(to_value).collect()
 }
 
-/// Names of the three definitions, as `<plural>.<group>`.
+/// Names of the four definitions, as `<plural>.<group>`.
 #[must_use]
-pub fn names() -> [&'static str; 3] {
-    [Broadcast::crd_name(), BroadcastChannel::crd_name(), BroadcastBatch::crd_name()]
+pub fn names() -> [&'static str; 4] {
+    [
+        Broadcast::crd_name(),
+        BroadcastChannel::crd_name(),
+        BroadcastBatch::crd_name(),
+        BroadcastCampaign::crd_name(),
+    ]
 }
 
-/// The three definitions as one YAML stream.
+/// The four definitions as one YAML stream.
 ///
 /// # Panics
 /// Never: see [`values`].

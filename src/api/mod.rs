@@ -6,6 +6,7 @@
 mod batch;
 mod broadcast;
 mod broadcast_status;
+mod campaign;
 mod channel;
 mod conditions;
 pub mod crds;
@@ -17,8 +18,10 @@ pub use broadcast::{
     Retry, Source,
 };
 pub use broadcast_status::{
-    BatchProgress, BroadcastStatus, ChatOutcome, Counts, Lineage, OutcomeError, OutcomeName, Resolved,
+    BatchProgress, BroadcastStatus, ChatOutcome, Counts, HoldReason, HoldStatus, Lineage, OutcomeError,
+    OutcomeName, Resolved,
 };
+pub use campaign::{BroadcastCampaign, BroadcastCampaignSpec};
 pub use channel::{BroadcastChannel, BroadcastChannelSpec, ChannelStatus, HttpChannel, Limits, ProviderName};
 pub use conditions::{Condition, ConditionStatus};
 pub use references::{KeyRef, LocalRef, ObjectRef};
@@ -37,6 +40,14 @@ pub const RESTART_ANNOTATION: &str = "broadcast-operator.dev/restart";
 
 /// Longest value of that annotation that counts, in characters.
 pub const MAX_RESTART_TOKEN: usize = 256;
+
+/// Annotation by which a person accepts what a Broadcast is held for: its value is the token that the condition's message
+/// shows, and another one is not obeyed.
+pub const ACCEPT_ANNOTATION: &str = "broadcast-operator.dev/accept-restored";
+
+/// Seconds that the key of a campaign is kept after its Broadcast, unless that says otherwise: 30 days, longer than anybody
+/// tries a pipeline again.
+pub const DEFAULT_CAMPAIGN_RETENTION: i32 = 2_592_000;
 
 /// Finalizer that keeps a Broadcast until the requests in flight are recorded.
 pub const FINALIZER: &str = "broadcast-operator.dev/drain";

@@ -277,13 +277,12 @@ impl Lane {
     }
 }
 
-/// Whether a Broadcast may send at all, as far as it is itself concerned. One that is complete never does again, also when
-/// Unknown chats could be sent to again by what its channel says since.
+/// Whether a Broadcast may send at all, as far as it is itself concerned. One that is held does not. One that is complete
+/// never does again, also when Unknown chats could be sent to again by what its channel says since.
 pub(super) fn is_sending(broadcast: &Broadcast, uid: &BroadcastUid) -> bool {
-    let ended = broadcast
-        .status
-        .as_ref()
-        .is_some_and(|status| status.restarted_by.is_some() || status.completion_time.is_some());
+    let ended = broadcast.status.as_ref().is_some_and(|status| {
+        status.restarted_by.is_some() || status.completion_time.is_some() || status.hold.is_some()
+    });
     let same = broadcast.metadata.uid.as_deref() == Some(uid.as_str());
     same && !broadcast.spec.paused && broadcast.metadata.deletion_timestamp.is_none() && !ended
 }

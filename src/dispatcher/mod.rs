@@ -10,6 +10,7 @@ mod status;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::{Client, ResourceExt};
 use tokio::task::{self, JoinSet};
@@ -17,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address_guard::AddressPolicy;
 use crate::api::Broadcast;
+use crate::clock;
 use crate::domain::ids::ObjectKey;
 use crate::lease::{Leases, Tenure, Tenures};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
+use crate::pulse::{Loop, Pulse};
 use sender::Sender;
 
 /// What all channels share.
@@ -36,9 +39,14 @@ pub struct Context {
     pub leases: Leases,
     /// Which addresses users may reach.
     pub addresses: Arc<AddressPolicy>,
+    /// Who notices a loop that stops.
+    pub pulse: Pulse,
     /// What is counted.
     pub metrics: Metrics,
 }
+
+/// Longest time in which a loop goes round once, in case a signal was missed, and as a sign of life.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A channel's task ended by a panic: what it had claimed is unaccounted for in memory, and the process must end so that
 /// its claims become orphans.
@@ -60,6 +68,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(
     let mut tenures = context.leases.tenures();
     let mut senders = Senders::default();
     while !shutdown.is_cancelled() {
+        context.pulse.beat(&Loop::Dispatcher, clock::monotonic());
         changes.mark_unchanged();
         context.leases.want(wanted(&context.observed));
         senders.follow(&context, &tenures.borrow_and_update());
@@ -67,9 +76,11 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(
             () = shutdown.cancelled() => {}
             changed = changes.changed() => if changed.is_err() { break },
             changed = tenures.changed() => if changed.is_err() { break },
+            () = clock::wait(LONGEST_WAIT) => {}
             ended = senders.next_ended(), if !senders.tasks.is_empty() => context.leases.gave_up(&ended?),
         }
     }
+    context.pulse.end(&Loop::Dispatcher);
     context.leases.leave();
     senders.follow(&context, &Tenures::new());
     while !senders.tasks.is_empty() {

@@ -12,17 +12,19 @@ use kube::ResourceExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
 use super::account::{Account, Way};
 use super::lane::{Lane, is_sending};
 use super::status::StatusWriter;
+use super::{Context, LONGEST_WAIT};
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
 use crate::domain::answer::Answer;
+use crate::domain::hold::{Books, Hold};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::rate::RateLimit;
 use crate::lease::Tenure;
 use crate::ledger::LedgerError;
+use crate::pulse::Loop;
 use tasks::{Answered, Claimed, Event};
 
 /// Rows that are claimed ahead where there is no rate limit: two pages, so that the next page's claim is stored while
@@ -30,8 +32,6 @@ use tasks::{Answered, Claimed, Event};
 const UNLIMITED_AHEAD: usize = 500;
 /// A page whose claim or recovery failed is left alone for so long.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
-/// Longest wait without looking, in case a signal was missed.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The task of one channel.
 pub(super) struct Sender {
@@ -79,7 +79,9 @@ impl Sender {
     /// Sends until `end`, and then until everything is recorded.
     pub(super) async fn run(mut self, end: CancellationToken) {
         let mut changes = self.context.observed.changes();
+        let pulse = Loop::Sender(self.key.clone());
         loop {
+            self.context.pulse.beat(&pulse, clock::monotonic());
             let changed = changes.has_changed().unwrap_or(false);
             changes.mark_unchanged();
             self.is_ending |= end.is_cancelled();
@@ -88,6 +90,7 @@ impl Sender {
             let wait = self.send().min(self.status.wakes_in(clock::monotonic()));
             self.record();
             if self.is_done() {
+                self.context.pulse.end(&pulse);
                 self.status.finish().await;
                 return;
             }
@@ -359,8 +362,15 @@ impl Sender {
     fn may_send(&self, lane: &Lane) -> bool {
         let observed = &self.context.observed;
         let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
-        let is_wanted =
-            |broadcast: &Broadcast| is_sending(broadcast, &lane.uid) && observed.has_all_pages(broadcast);
+        let restored = self.context.leases.restored();
+        let is_held = |broadcast: &Broadcast| {
+            restored.as_ref().is_some_and(|restored| Hold::of_restored(broadcast, restored, None).is_some())
+        };
+        let is_wanted = |broadcast: &Broadcast| {
+            is_sending(broadcast, &lane.uid)
+                && observed.books(broadcast) == Books::Agree
+                && !is_held(broadcast)
+        };
         !brake
             && self.context.leases.holds(&self.tenure)
             && observed.blind(&self.key.namespace).is_none()

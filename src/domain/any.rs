@@ -76,26 +76,36 @@ pub(super) fn attempts() -> impl Strategy<Value = u32> {
     prop_oneof![4 => 0_u32..4, 1 => any::<u32>(), 1 => Just(u32::MAX)]
 }
 
-/// Any row at all, be it one that no page would hold.
-pub(super) fn row() -> impl Strategy<Value = Row> {
-    let outcome = prop::sample::select(&OUTCOMES[..]);
-    (outcome, time(), attempts(), text(), text(), text()).prop_map(
-        |(outcome, time, attempts, message_id, code, detail)| Row {
-            outcome,
-            time,
-            attempts,
-            message_id,
-            code,
-            detail,
-        },
-    )
+/// Any rows at all, be they such as no page would hold. They differ in some of their parts and are the same in the others, or
+/// it would hardly ever matter which part of them is compared after which.
+pub(super) fn rows(number: usize) -> impl Strategy<Value = Vec<Row>> {
+    let outcome = || prop::sample::select(&OUTCOMES[..]);
+    let texts = || ([text(), text()], [text(), text()], [text(), text()]);
+    let parts = ([outcome(), outcome()], [time(), time()], [attempts(), attempts()], texts());
+    let choices = prop::collection::vec(any::<[bool; 6]>(), number);
+    (parts, choices).prop_map(|((outcomes, times, attempts, (ids, codes, details)), choices)| {
+        let row = |choice: &[bool; 6]| {
+            let [outcome, time, tries, id, code, detail] = choice.map(usize::from);
+            Row {
+                outcome: outcomes[outcome],
+                time: times[time],
+                attempts: attempts[tries],
+                message_id: ids[id].clone(),
+                code: codes[code].clone(),
+                detail: details[detail].clone(),
+            }
+        };
+        choices.iter().map(row).collect()
+    })
 }
 
-/// A row as the operator makes it from what a gateway says: texts are cleaned and cut.
-pub(super) fn said_row() -> impl Strategy<Value = Row> {
-    row().prop_map(|row| {
-        let bare =
-            Row { message_id: String::new(), code: String::new(), detail: String::new(), ..row.clone() };
-        bare.with_message_id(&row.message_id).with_error(&row.code, &row.detail)
-    })
+/// Rows as the operator makes them from what a gateway says: texts are cleaned and cut.
+pub(super) fn said_rows(number: usize) -> impl Strategy<Value = Vec<Row>> {
+    rows(number).prop_map(|rows| rows.into_iter().map(said).collect())
+}
+
+fn said(row: Row) -> Row {
+    let (id, code, detail) = (row.message_id, row.code, row.detail);
+    let bare = Row { message_id: String::new(), code: String::new(), detail: String::new(), ..row };
+    bare.with_message_id(&id).with_error(&code, &detail)
 }

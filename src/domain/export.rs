@@ -5,12 +5,87 @@
 //! so may send the whole log to whoever chose a name such as `=HYPERLINK(…)`. So [`Cells::Guarded`] puts a single quote in
 //! front of what could be a formula, as OWASP's guidance on CSV injection has it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use kube::ResourceExt;
+
+use super::ids::page_name;
 use super::outcome::Row;
-use super::page::{Page, Recipient};
+use super::page::{Page, PageError, Recipient};
 use super::page_csv::{OUTCOME_HEADER, name};
 use super::text::is_invisible;
+use crate::api::{Broadcast, BroadcastBatch};
+
+/// Missing pages that are named at most.
+const MAX_NAMED: usize = 10;
+
+/// Pages that are not the whole log of their Broadcast.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// There is no log yet, or nobody knows how many pages it has.
+    #[error(
+        "its status does not say how many pages it has: its audience is not sealed yet, or its status is lost"
+    )]
+    NotSealed,
+    /// Pages were deleted.
+    #[error("{missing} of its {total} pages are missing: {names}")]
+    Missing {
+        /// How many.
+        missing: usize,
+        /// How many there should be.
+        total: i32,
+        /// Which ones, or the first of them.
+        names: String,
+    },
+    /// There are more pages than were planned.
+    #[error("it has {found} pages and should have {total}")]
+    Surplus {
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        total: i32,
+    },
+    /// A page makes no sense.
+    #[error("page {page} cannot be read")]
+    Page {
+        /// Its name.
+        page: String,
+        /// What is wrong with it.
+        #[source]
+        source: PageError,
+    },
+}
+
+/// The pages of a Broadcast, in their order, out of those under its name: those that an earlier Broadcast of this name has
+/// left are none of them.
+///
+/// # Errors
+/// When any is missing, or cannot be read.
+pub fn whole_log(broadcast: &Broadcast, batches: Vec<BroadcastBatch>) -> Result<Vec<Page>, LogError> {
+    let uid = broadcast.uid().unwrap_or_default();
+    let progress = broadcast.status.as_ref().and_then(|status| status.batches);
+    let total = progress.ok_or(LogError::NotSealed)?.total;
+    let own: Vec<BroadcastBatch> =
+        batches.into_iter().filter(|batch| batch.spec.broadcast.uid == uid).collect();
+    let found = own.len();
+    let by_index: BTreeMap<i32, BroadcastBatch> =
+        own.into_iter().map(|batch| (batch.spec.index, batch)).collect();
+    let missing: Vec<i32> = (0..total).filter(|index| !by_index.contains_key(index)).collect();
+    if !missing.is_empty() {
+        let names = missing.iter().take(MAX_NAMED).filter_map(|index| usize::try_from(*index).ok());
+        let names: Vec<String> = names.map(|index| page_name(&broadcast.name_any(), index)).collect();
+        let more = if missing.len() > MAX_NAMED { ", …" } else { "" };
+        let names = format!("{}{more}", names.join(", "));
+        return Err(LogError::Missing { missing: missing.len(), total, names });
+    }
+    if usize::try_from(total) != Ok(found) {
+        return Err(LogError::Surplus { found, total });
+    }
+    let read = |batch: BroadcastBatch| {
+        Page::parse(&batch).map_err(|source| LogError::Page { page: batch.name_any(), source })
+    };
+    by_index.into_values().map(read).collect()
+}
 
 /// How texts stand in the CSV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::{BatchProgress, BroadcastBatchSpec, BroadcastIdentity, BroadcastSpec, BroadcastStatus};
 use crate::domain::any;
 use crate::domain::outcome::Outcome;
 
@@ -76,8 +77,9 @@ fn pages() -> impl Strategy<Value = Vec<Page>> {
     let value = text().prop_filter("an empty parameter is an absent one", |value| !value.is_empty());
     let recipient = (text(), prop::collection::btree_map(name, value, 0..4));
     let recipient = recipient.prop_map(|(chat, params)| Recipient { chat, skip: String::new(), params });
-    let row = (any::said_row(), text(), text(), text());
-    let row = row.prop_map(|(row, id, code, detail)| row.with_message_id(&id).with_error(&code, &detail));
+    let row = (any::said_rows(1), text(), text(), text());
+    let row = row
+        .prop_map(|(rows, id, code, detail)| rows[0].clone().with_message_id(&id).with_error(&code, &detail));
     let page = prop::collection::vec((recipient, row), 1..6).prop_map(|rows| {
         let (recipients, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let mut page = Page::planned(recipients);
@@ -135,7 +137,7 @@ proptest! {
                 prop_assert_eq!(of[column.as_str()], recipient.params.get(param).map_or("", String::as_str));
             }
             for name in recipient.params.keys() {
-                let told_apart = format!("params.{}", name);
+                let told_apart = format!("params.{name}");
                 let wanted = if OUTCOME_HEADER.contains(&name.as_str()) { &told_apart } else { name };
                 prop_assert!(columns.contains(wanted), "{:?} in {:?}", wanted, header);
             }
@@ -220,4 +222,60 @@ fn the_columns_are_those_of_the_log_and_then_the_parameters_of_all_recipients() 
     };
     assert_eq!(csv(&pages, Cells::Guarded), rows("'=1+1"));
     assert_eq!(csv(&pages, Cells::Raw), rows("=1+1"));
+}
+
+/// A sealed Broadcast with so many pages.
+fn sealed(total: i32) -> Broadcast {
+    let mut broadcast = Broadcast::new("sale", BroadcastSpec::default());
+    broadcast.metadata.uid = Some("ours".into());
+    broadcast.status = Some(BroadcastStatus {
+        batches: Some(BatchProgress { total, done: 0 }),
+        ..BroadcastStatus::default()
+    });
+    broadcast
+}
+
+/// A stored page with one chat, of a Broadcast of the same name.
+fn stored(uid: &str, index: i32) -> BroadcastBatch {
+    let chat = format!("1555{index:04}");
+    let page = Page::planned(vec![Recipient { chat, skip: String::new(), params: BTreeMap::new() }]);
+    let broadcast = BroadcastIdentity { name: "sale".into(), uid: uid.into() };
+    let spec = BroadcastBatchSpec { broadcast, index, recipients: page.recipients_csv() };
+    let mut batch = BroadcastBatch::new(&format!("sale-{index:05}"), spec);
+    batch.status = Some(page.status());
+    batch
+}
+
+fn error(total: i32, batches: &[BroadcastBatch]) -> String {
+    whole_log(&sealed(total), batches.to_vec()).expect_err("no whole log").to_string()
+}
+
+#[test]
+fn a_log_is_the_pages_of_this_very_broadcast_in_their_order() {
+    // Names sort otherwise from page 100,000 on.
+    let batches = [stored("ours", 2), stored("earlier", 3), stored("ours", 0), stored("ours", 1)];
+    let pages = whole_log(&sealed(3), batches.to_vec()).expect("whole");
+    let chats: Vec<&str> = pages.iter().map(|page| page.recipients()[0].chat.as_str()).collect();
+    assert_eq!(chats, ["15550000", "15550001", "15550002"]);
+    assert_eq!(whole_log(&sealed(0), Vec::new()).expect("whole").len(), 0);
+}
+
+#[test]
+fn pages_that_are_missing_or_cannot_be_read_are_named() {
+    let here = [stored("ours", 0), stored("earlier", 1), stored("ours", 3)];
+    assert_eq!(error(4, &here), "2 of its 4 pages are missing: sale-00001, sale-00002");
+    let many = error(100, &here);
+    assert!(
+        many.starts_with("98 of its 100 pages are missing: sale-00001, ")
+            && many.ends_with(", sale-00011, …"),
+        "{many}"
+    );
+    assert_eq!(error(1, &here), "it has 2 pages and should have 1");
+    assert_eq!(error(1, &[stored("ours", 0), stored("ours", 0)]), "it has 2 pages and should have 1");
+    let mut broken = stored("ours", 1);
+    broken.status = None;
+    assert_eq!(error(2, &[stored("ours", 0), broken]), "page sale-00001 cannot be read");
+    let mut planning = sealed(1);
+    planning.status = Some(BroadcastStatus::default());
+    assert!(matches!(whole_log(&planning, vec![stored("ours", 0)]), Err(LogError::NotSealed)));
 }

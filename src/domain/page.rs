@@ -248,6 +248,15 @@ impl Page {
         self.claim = None;
     }
 
+    /// A page whose log is lost: what may have been sent becomes Unknown, which is all of it.
+    pub fn give_up(&mut self, now: Timestamp) {
+        for row in self.rows.iter_mut().filter(|row| row.outcome == Outcome::Pending) {
+            let unknown = Row::known(Outcome::Unknown, row.attempts + 1, now)
+                .with_error("LogLost", "its batch was lost, and given up");
+            row.merge(&unknown);
+        }
+    }
+
     /// Closes the page for ever: rows that were not sent become Cancelled.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ proptest! {
 
     #[test]
     fn rows_are_read_as_they_were_written(
-        recipients in recipients(), rows in prop::collection::vec(any::said_row(), 12),
+        recipients in recipients(), rows in any::said_rows(12),
     ) {
         let rows = &rows[..recipients.len()];
         let text = write_outcomes(&recipients, rows);
@@ -50,7 +50,7 @@ proptest! {
 
     #[test]
     fn rows_of_other_recipients_are_refused(
-        recipients in recipients(), rows in prop::collection::vec(any::said_row(), 12), chat in any::text(),
+        recipients in recipients(), rows in any::said_rows(12), chat in any::text(),
     ) {
         prop_assume!(recipients.first().is_some_and(|first| first.chat != chat));
         let text = write_outcomes(&recipients, &rows[..recipients.len()]);

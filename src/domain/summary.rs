@@ -1,6 +1,7 @@
 //! What is known of a page without its rows: enough to count, to choose the next page, and to show what went wrong.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::ids::ObjectKey;
 use super::outcome::{Outcome, Row};
 use super::page::{Page, Recipient};
+use super::standing::Standing;
 use crate::api::{BatchCounts, ChatOutcome, Claim, OutcomeError};
 
 /// Rows of a page that a summary holds at most: as many as a Broadcast's status shows.
@@ -20,8 +22,49 @@ pub struct Place {
     pub key: ObjectKey,
     /// Number of the page, from 0.
     pub index: usize,
+    /// UID of the page.
+    pub uid: String,
     /// Version of the page.
     pub resource_version: u64,
+}
+
+/// Pages in view, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many there are.
+    pub pages: usize,
+    /// How far their rows are.
+    pub standing: Standing,
+    /// Rows of pages of which an earlier version was further.
+    pub behind: i32,
+}
+
+impl Seen {
+    /// Adds pages up.
+    #[must_use]
+    pub fn of(pages: &[Arc<PageSummary>]) -> Self {
+        pages.iter().fold(Self::default(), |seen, page| seen.with(page))
+    }
+
+    /// With one page more.
+    #[must_use]
+    pub fn with(self, page: &PageSummary) -> Self {
+        Self {
+            pages: self.pages + 1,
+            standing: self.standing.with(page.standing()),
+            behind: self.behind + page.behind,
+        }
+    }
+
+    /// With a page less, one that it has.
+    #[must_use]
+    pub fn without(self, page: &PageSummary) -> Self {
+        Self {
+            pages: self.pages - 1,
+            standing: self.standing.without(page.standing()),
+            behind: self.behind - page.behind,
+        }
+    }
 }
 
 /// What is known of one page.
@@ -43,8 +86,12 @@ pub struct PageSummary {
     pub sending: i32,
     /// Unknown rows, by how often they were tried.
     pub unknown_by_attempts: BTreeMap<u32, i32>,
+    /// UID of the page: one that was deleted and made anew is another page.
+    pub uid: String,
     /// Version of the page that this speaks of.
     pub resource_version: u64,
+    /// Rows that were further in an earlier version of this very page: somebody put it back. Zero, unless one was seen.
+    pub behind: i32,
     /// All rows of a page of at most 200, else its failed and unknown ones, at most 200.
     pub notable: Vec<ChatOutcome>,
 }
@@ -66,9 +113,34 @@ impl PageSummary {
             claim: page.claim().cloned(),
             sending: i32::try_from(page.claimed_rows().len()).unwrap_or(i32::MAX),
             unknown_by_attempts,
+            uid: place.uid,
             resource_version: place.resource_version,
+            behind: 0,
             notable: notable_of(page),
         }
+    }
+
+    /// How far its rows are.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing::of_page(&self.counts)
+    }
+
+    /// The same page as somebody sees it who has seen `earlier` before.
+    #[must_use]
+    pub fn after(mut self, earlier: &Self) -> Self {
+        if self.uid == earlier.uid {
+            let lost = self.standing().chats_behind(earlier.standing());
+            self.behind = earlier.behind + lost;
+        }
+        self
+    }
+
+    /// Whether anything of it may have been sent.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        let untouched = usize::try_from(self.counts.pending + self.counts.skipped) == Ok(self.rows);
+        self.claim.is_some() || self.sealed || !untouched
     }
 
     /// Unknown rows that were tried fewer than `max_attempts` times.

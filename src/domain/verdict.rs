@@ -3,21 +3,19 @@
 //! The conditions follow kstatus: Reconciling while something goes on by itself, Stalled when it needs a person, and
 //! never Ready=False while stopped on purpose.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::Conditions;
-use super::summary::{MAX_NOTABLE, PageSummary};
+use super::hold::{self, Books, Hold, books};
+use super::summary::{MAX_NOTABLE, PageSummary, Seen};
 use crate::api::{
-    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, HttpChannel,
-    OnUnknown, OutcomeName,
+    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, HoldReason,
+    HttpChannel, OnUnknown, OutcomeName,
 };
 
 /// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
 const MAX_SHOWN: usize = 50;
-
-/// Longest time for written pages to come into view of another replica.
-const PAGES_ARRIVE_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Everything that a status is made from.
 #[derive(Debug)]
@@ -50,6 +48,8 @@ pub struct Refusal {
 pub enum Stage {
     /// It cannot go on without a person: a reason for programs, and what to do.
     Stalled(String, String),
+    /// It was restored or recreated, and a person decides.
+    Held(Hold),
     /// It goes on by itself later.
     Waiting(&'static str, String),
     /// It is stopped before it was planned; everything that can be checked is right.
@@ -74,8 +74,24 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
     let broadcast = observation.broadcast;
     let mut status = broadcast.status.clone().unwrap_or_default();
     status.observed_generation = broadcast.metadata.generation.unwrap_or_default();
-    if *observation.stage == Stage::Sealed {
-        count(&mut status, observation);
+    let is_of_cluster = |hold: &Hold| hold.reason == HoldReason::ClusterRestored;
+    if let Some(accepted) = hold::accepted(broadcast).filter(is_of_cluster) {
+        status.accepted_restore = Some(accepted.token);
+        status.hold = None;
+    }
+    match observation.stage {
+        Stage::Sealed => {
+            let accepted = hold::accepted(broadcast).filter(|hold| !is_of_cluster(hold));
+            let counted = count(&mut status, observation, accepted.is_some());
+            // Once it is accepted, the counts are those of the pages as they are.
+            if accepted.is_none() || counted {
+                status.accepted_token = accepted.map(|hold| hold.token).or(status.accepted_token);
+                status.hold = None;
+            }
+        }
+        Stage::Held(held) => status.hold = Some(held.status()),
+        // A hold stays until it is accepted or the audience is sealed, whatever else is in the way meanwhile.
+        Stage::Stalled(..) | Stage::Waiting(..) | Stage::Checked | Stage::Planning => {}
     }
     let state = state_of(&status, observation);
     if let State::Complete(..) = state {
@@ -87,24 +103,26 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
     status
 }
 
-/// Counts, percentages, shown outcomes and batches, from the pages. While the pages are not all in view the last counts
-/// stay.
-fn count(status: &mut BroadcastStatus, observation: &Observation<'_>) {
+/// Counts, percentages, shown outcomes and batches, from the pages. While the pages are not all in view, or are behind what
+/// was counted before and nobody has `accepted` that, the last counts stay: they are what shows it. Returns whether it counted.
+fn count(status: &mut BroadcastStatus, observation: &Observation<'_>, accepted: bool) -> bool {
     let pages = observation.pages;
-    if !has_all_pages(status, pages.len()) {
-        return;
+    match books(status, &Seen::of(pages)) {
+        Books::Agree => {}
+        Books::Behind(_) if accepted => {}
+        Books::Behind(_) | Books::Missing => return false,
     }
     let before = status.counts.unwrap_or_default();
     let counts = pages.iter().fold(Counts::default(), |sum, page| add(sum, page));
     let total = status.total.unwrap_or_default();
-    let accepted = accepted(&counts);
+    let taken = taken(&counts);
     status.counts = Some(counts);
-    status.progress = Some(format!("{accepted}/{total}"));
+    status.progress = Some(format!("{taken}/{total}"));
     let has_receipts = observation
         .channel
         .and_then(|channel| channel.spec.http.as_ref())
         .is_some_and(HttpChannel::has_receipts);
-    let percent = |part: i32| (has_receipts && accepted > 0).then(|| percent_of(part, accepted));
+    let percent = |part: i32| (has_receipts && taken > 0).then(|| percent_of(part, taken));
     status.delivered_percent = percent(counts.delivered + counts.read);
     status.read_percent = percent(counts.read);
     status.outcomes = shown(pages, total);
@@ -113,15 +131,9 @@ fn count(status: &mut BroadcastStatus, observation: &Observation<'_>) {
     let number = |pages: usize| i32::try_from(pages).unwrap_or(i32::MAX);
     status.batches = Some(BatchProgress { total: number(pages.len()), done: number(done) });
     if let Some(lineage) = &mut status.lineage {
-        lineage.reached += accepted - self::accepted(&before);
+        lineage.reached += taken - self::taken(&before);
     }
-}
-
-/// Whether so many pages are all that a sealed Broadcast has.
-#[must_use]
-pub fn has_all_pages(status: &BroadcastStatus, pages: usize) -> bool {
-    let wanted = status.batches.map_or(0, |batches| batches.total);
-    usize::try_from(wanted) == Ok(pages)
+    true
 }
 
 fn add(sum: Counts, page: &PageSummary) -> Counts {
@@ -143,7 +155,8 @@ fn add(sum: Counts, page: &PageSummary) -> Counts {
     }
 }
 
-fn accepted(counts: &Counts) -> i32 {
+/// Chats whose message the gateway took.
+fn taken(counts: &Counts) -> i32 {
     counts.sent + counts.delivered + counts.read
 }
 
@@ -163,6 +176,9 @@ fn shown(pages: &[std::sync::Arc<PageSummary>], total: i32) -> Vec<ChatOutcome> 
 fn state_of(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
     match observation.stage {
         Stage::Stalled(reason, message) => State::Stalled(reason.clone(), message.clone()),
+        Stage::Held(held) => {
+            State::Stalled(hold::name_of(held.reason).into(), held.message_on(observation.broadcast))
+        }
         Stage::Waiting(reason, message) => State::Progress((*reason).to_owned(), message.clone()),
         Stage::Checked => State::Stopped(
             "stopped before it began: it may still be edited; spec.paused: false starts it".into(),
@@ -175,8 +191,10 @@ fn state_of(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
 fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
     let broadcast = observation.broadcast;
     let counts = status.counts.unwrap_or_default();
-    if !has_all_pages(status, observation.pages.len()) {
-        return missing_pages(status, observation);
+    match books(status, &Seen::of(observation.pages)) {
+        Books::Agree => {}
+        Books::Missing => return not_all_seen(status, observation, "are left"),
+        Books::Behind(_) => return not_all_seen(status, observation, "are there, older than its counts"),
     }
     let in_flight = counts.sending > 0 || observation.pages.iter().any(|page| page.claim.is_some());
     // What was complete stays so: nothing that is switched on later sends its Unknown chats again.
@@ -206,27 +224,15 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
     channel_state(observation)
 }
 
-/// A page of the log that is not in view may be on its way; later it is lost, and so is what it says about its chats.
-fn missing_pages(status: &BroadcastStatus, observation: &Observation<'_>) -> State {
+/// The pages in view are not all, or not what was counted. They may be on their way; if they are not, a hold is found. That
+/// a Broadcast was complete does not change with its log.
+fn not_all_seen(status: &BroadcastStatus, observation: &Observation<'_>, how: &str) -> State {
     if status.completion_time.is_some() {
-        // Its log has lost pages; that it was complete has not changed.
         let reason = if status.restarted_by.is_some() { "Restarted" } else { "Succeeded" };
-        let message = format!("complete; {} of the batches of its log are left", observation.pages.len());
+        let message = format!("complete; {} of the batches of its log {how}", observation.pages.len());
         return State::Complete(reason, message);
     }
-    let sealed = status.start_time.as_ref().map_or(observation.now, |start| start.0);
-    if observation.now.duration_since(sealed) < PAGES_ARRIVE_WITHIN {
-        return State::Progress("Planning".into(), "waiting until all batches of the log are in view".into());
-    }
-    let wanted = status.batches.map_or(0, |batches| batches.total);
-    State::Stalled(
-        "BatchesMissing".into(),
-        format!(
-            "{} of {wanted} batches are there and readable: nothing more is sent, because who has the message is not known. \
-             Restore the batches from a backup, or delete this Broadcast",
-            observation.pages.len()
-        ),
-    )
+    State::Progress("Planning".into(), "waiting until all batches of the log are in view".into())
 }
 
 /// Unknown chats that are going to be sent to again.
@@ -284,7 +290,7 @@ fn summary(total: i32, counts: &Counts) -> String {
     if total == 0 {
         return "nothing to send: the source has no chat that failed or was not reached".into();
     }
-    let mut text = format!("{} of {total} chats have the message", accepted(counts));
+    let mut text = format!("{} of {total} chats have the message", taken(counts));
     for (number, what) in [
         (counts.failed, "failed"),
         (counts.unknown, "may or may not have it (a restart can include Unknown)"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::api::{
-    BroadcastChannelSpec, BroadcastSpec, ChannelStatus, ConditionStatus, HttpChannel, Limits, ObjectRef,
-    ProviderName,
+    BroadcastChannelSpec, BroadcastSpec, ChannelStatus, ConditionStatus, HoldReason, HttpChannel, Limits,
+    ObjectRef, ProviderName,
 };
 use crate::domain::ids::{Incarnation, ObjectKey};
 use crate::domain::outcome::Row;
@@ -44,7 +44,8 @@ fn page(outcomes: &[OutcomeName], claim: std::ops::Range<usize>) -> Arc<PageSumm
     if !claim.is_empty() {
         page.make_claim(&claim, false, &Incarnation::new("i".into()), 1, now()).expect("claimable");
     }
-    let place = Place { key: ObjectKey::new("shop", "sale-00000"), index: 0, resource_version: 1 };
+    let place =
+        Place { key: ObjectKey::new("shop", "sale-00000"), index: 0, uid: "p".into(), resource_version: 1 };
     Arc::new(PageSummary::of(place, &page))
 }
 
@@ -54,6 +55,7 @@ fn sealed(total: i32) -> Broadcast {
     broadcast.status = Some(BroadcastStatus {
         total: Some(total),
         batches: Some(BatchProgress { total: 1, done: 0 }),
+        counts: Some(Counts { pending: total, ..Counts::default() }),
         ..BroadcastStatus::default()
     });
     broadcast
@@ -250,14 +252,74 @@ fn what_is_complete_stays_complete_whatever_is_switched_on_later() {
 }
 
 #[test]
-fn a_lost_page_stalls_once_it_cannot_be_on_its_way_any_more() {
+fn a_lost_page_is_a_hold_once_it_cannot_be_on_its_way_any_more() {
     let mut broadcast = sealed(2);
+    let page = page(&[Sent], 0..0);
     broadcast.status.as_mut().expect("status").batches = Some(BatchProgress { total: 2, done: 0 });
-    for (age, wanted) in [(5, "Ready=False/Planning"), (60, "Ready=False/BatchesMissing")] {
-        let start = now() - SignedDuration::from_secs(age);
+    assert_eq!(conditions(&judge(&broadcast, Some(&channel()), page.clone()))[0], "Ready=False/Planning");
+    let held = |broadcast: &Broadcast, age| {
+        let mut broadcast = broadcast.clone();
+        let start = now() - jiff::SignedDuration::from_secs(age);
         broadcast.status.as_mut().expect("status").start_time = Some(Time(start));
-        assert_eq!(conditions(&judge(&broadcast, Some(&channel()), page(&[Sent], 0..0)))[0], wanted);
-    }
+        hold::batches_missing(&broadcast, std::slice::from_ref(&page), now()).map(|hold| hold.reason)
+    };
+    assert_eq!(held(&broadcast, 5), None);
+    assert_eq!(held(&broadcast, 60), Some(HoldReason::BatchesMissing));
+    broadcast.status.as_mut().expect("status").completion_time = Some(Time(now()));
+    assert_eq!(held(&broadcast, 60), None, "what is complete sends nothing");
+}
+
+/// A Broadcast of three chats, two of them sent to, of which `page` knows less.
+fn counted() -> (Broadcast, Arc<PageSummary>) {
+    let mut broadcast = sealed(3);
+    let status = judge(&broadcast, Some(&channel()), page(&[Sent, Sent, Pending], 0..0));
+    broadcast.status = Some(status);
+    (broadcast, page(&[Sent, Pending, Pending], 0..0))
+}
+
+#[test]
+fn pages_that_went_back_do_not_change_what_was_counted() {
+    let (broadcast, older) = counted();
+    let status = judge(&broadcast, Some(&channel()), older);
+    assert_eq!(conditions(&status)[0], "Ready=False/Planning", "they may be on their way");
+    assert_eq!(status.counts.expect("counts").sent, 2);
+}
+
+#[test]
+fn accepting_pages_that_went_back_counts_from_them() {
+    let (mut broadcast, older) = counted();
+    let hold = hold::batches_went_back(&broadcast, 1);
+    let stage = Stage::Held(hold.clone());
+    let judge = |broadcast: &Broadcast, stage: &Stage| {
+        status_of(&Observation {
+            broadcast,
+            channel: Some(&channel()),
+            pages: std::slice::from_ref(&older),
+            stage,
+            restart_refused: None,
+            now: now(),
+        })
+    };
+    let held = judge(&broadcast, &stage);
+    assert_eq!(conditions(&held).last().map(String::as_str), Some("Stalled=True/BatchesWentBack"));
+    assert_eq!((held.hold.clone(), held.counts.expect("counts").sent), (Some(hold.status()), 2));
+    broadcast.status = Some(held);
+    let annotation = (crate::api::ACCEPT_ANNOTATION.to_owned(), hold.token.clone());
+    broadcast.metadata.annotations = Some(BTreeMap::from([annotation]));
+    let accepted = judge(&broadcast, &Stage::Sealed);
+    assert_eq!(conditions(&accepted)[0], "Ready=False/Sending");
+    assert_eq!((accepted.hold, accepted.counts.expect("counts").sent), (None, 1));
+    assert_eq!(accepted.accepted_token, Some(hold.token));
+}
+
+#[test]
+fn what_is_complete_stays_complete_when_its_pages_go_back() {
+    let mut broadcast = sealed(1);
+    broadcast.status = Some(judge(&broadcast, Some(&channel()), page(&[Sent], 0..0)));
+    let later = judge(&broadcast, Some(&channel()), page(&[Pending], 0..0));
+    assert_eq!(conditions(&later)[0], "Ready=True/Succeeded");
+    assert!(later.completion_time.is_some());
+    assert!(later.conditions[1].message.contains("older than its counts"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! It runs beside everything else, so that no other call to the API server, however slow, keeps a renewal waiting.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -73,7 +73,6 @@ impl Heart {
                 () = ended.cancelled() => break,
             };
             tracing::info!(replica = id.as_str(), "joined the other replicas");
-            self.readiness.open("leases");
             let uid = lease.uid();
             tokio::select! {
                 stayed = self.stay(&id, lease) => stayed?,
@@ -84,12 +83,29 @@ impl Heart {
             }
             self.shared.lost();
             self.readiness.close("leases", "joining the other replicas again, after they gave this one up");
+            if self.has_gone_back().await {
+                return Err(WentBack);
+            }
             tracing::warn!(
                 replica = id.as_str(),
                 "was given up by the other replicas, giving up all channels"
             );
         }
         Ok(())
+    }
+
+    /// Whether the lease of this process is gone because the cluster is an older one, of a time in which the leader's lease had
+    /// changed hands less often, or was not there.
+    async fn has_gone_back(&self) -> bool {
+        let Some(known) = self.shared.leader_transitions() else { return false };
+        loop {
+            match self.bounded(self.api.get(&self.settings.name)).await {
+                Ok(lease) => return objects::transitions(&lease) < known,
+                Err(error) if error.is_not_found() => return true,
+                Err(error) => tracing::warn!(%error, "failed to read the lease of the leader, trying again"),
+            }
+            clock::wait(self.settings.times.retry_period).await;
+        }
     }
 
     /// An id that nobody had before. It is the name of the lease's holder: people see the pod in it.
@@ -118,7 +134,7 @@ impl Heart {
             };
             match stored {
                 Ok(lease) if objects::holder(&lease).as_ref() == Some(id) => {
-                    self.shared.renewed(id, started + self.settings.times.renew_deadline);
+                    self.renewed(id, started);
                     return lease;
                 }
                 Ok(_) => tracing::warn!(lease = name, "the lease is another's"),
@@ -149,18 +165,35 @@ impl Heart {
                 let started = clock::monotonic();
                 match self.renew(id, &lease).await {
                     Beat::Renewed(stored) => {
-                        self.shared.renewed(id, started + self.settings.times.renew_deadline);
+                        self.renewed(id, started);
                         break stored;
                     }
                     Beat::Behind(found) => lease = found,
                     Beat::Lost => return Ok(()),
                     Beat::WentBack => return Err(WentBack),
                     Beat::Unclear(error) => {
-                        tracing::warn!(%error, "failed to renew the lease of this replica, trying again");
+                        self.missed(&error);
                         break lease;
                     }
                 }
             };
+        }
+    }
+
+    /// The lease is stored by a call that began at `started`: it counts from then on.
+    fn renewed(&self, id: &ReplicaId, started: Instant) {
+        self.shared.renewed(id, started + self.settings.times.renew_deadline, clock::monotonic());
+        self.readiness.open("leases");
+    }
+
+    /// A renewal failed. One is no harm.
+    fn missed(&self, error: &ApiError) {
+        tracing::warn!(%error, "failed to renew the lease of this replica, trying again");
+        if self.shared.is_lapsed(clock::monotonic()) {
+            let reason = format!(
+                "nothing is sent: the lease of this replica could not be renewed for too long: {error}"
+            );
+            self.readiness.close("leases", reason);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use super::names::{GROUP_LABEL, channel_lease};
 use super::shared::Shared;
 use super::view::{Myself, View};
-use super::{LeaseSettings, Tenure, Tenures, objects};
+use super::{LeaseSettings, Tenure, Tenures, note, objects};
 use crate::clock;
 use crate::cluster::{ApiError, within};
 use crate::domain::ids::ReplicaId;
@@ -101,16 +102,55 @@ impl Keeper {
             self.shared.publish(Tenures::new(), false);
             return true;
         };
+        self.read_leader();
         self.shared.publish(self.kept(&id), self.leads(&id));
         let silent = self.view.silent(&self.myself(&id), clock::monotonic());
+        let of_long_ago = self.view.of_long_ago(&self.myself(&id), self.long_ago());
+        if of_long_ago.iter().any(|lease| !silent.contains(lease)) {
+            // It may only have a wrong clock. Nothing is taken before it gave a sign of life, or none for the lease duration.
+            return true;
+        }
+        if !of_long_ago.is_empty() && !self.note_restore().await {
+            return false;
+        }
         for lease in &silent {
             tracing::warn!(replica = ?objects::holder(lease), "is silent for too long, taking over what it had");
         }
         let mut is_done = self.write(silent.into_iter().map(Write::Delete).collect()).await;
         let writes = self.wanted_writes(&id);
         is_done &= self.write(writes).await;
+        self.read_leader();
         self.shared.publish(self.kept(&id), self.leads(&id));
         is_done
+    }
+
+    fn read_leader(&self) {
+        if let Some(lease) = self.view.find(&self.settings.name) {
+            self.shared.saw_leader(objects::transitions(&lease), note::of(&lease));
+        }
+    }
+
+    /// A replica that dies is replaced within minutes. What one sent after a last sign of life before this, nobody can say: it
+    /// may have lived in a time that a backup took away.
+    fn long_ago(&self) -> Timestamp {
+        clock::now().saturating_sub(self.settings.assume_restored_after).unwrap_or(Timestamp::MIN)
+    }
+
+    /// Notes down that the cluster was restored, before anything is taken over. Returns whether it stands there.
+    async fn note_restore(&mut self) -> bool {
+        match note::write(&self.api, &self.settings).await {
+            Ok(note) => {
+                tracing::error!(
+                    %note, "a replica of long ago said no farewell, so this may be a backup: Broadcasts that were not complete are held"
+                );
+                self.shared.saw_leader(0, Some(note));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to note down that the cluster was restored, trying again");
+                false
+            }
+        }
     }
 
     fn leads(&self, id: &ReplicaId) -> bool {

@@ -15,6 +15,7 @@
 mod heart;
 mod keeper;
 mod names;
+mod note;
 mod objects;
 mod shared;
 mod view;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Readiness;
 use crate::clock;
 use crate::domain::ids::{ObjectKey, ReplicaId};
+use crate::domain::restored::Restored;
 use crate::metrics::Metrics;
 use heart::Heart;
 pub use heart::WentBack;
@@ -48,6 +50,9 @@ pub struct LeaseSettings {
     pub pod_name: String,
     /// UID of its pod. An earlier process of the same pod is surely dead, so what it held is taken over at once.
     pub pod_uid: Option<String>,
+    /// A replica that said no farewell and was silent for so long before this process began is taken for a sign that the
+    /// cluster was restored from a backup.
+    pub assume_restored_after: Duration,
     /// How they are kept.
     pub times: LeaseTimes,
 }
@@ -178,6 +183,12 @@ impl Leases {
         self.0.gave_up(tenure);
     }
 
+    /// That the cluster was put back to a backup, if it ever was.
+    #[must_use]
+    pub fn restored(&self) -> Option<Restored> {
+        self.0.restored()
+    }
+
     /// This process is ending: the others take over its channels as it gives them up.
     pub fn leave(&self) {
         self.0.leave();
@@ -202,12 +213,18 @@ impl Keeping {
         let Self { client, settings, shared, readiness } = self;
         let api: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
         let heart = Heart::new(api.clone(), settings.clone(), shared.clone(), readiness);
-        let keeper = Keeper::new(&client, api, settings, shared);
-        tokio::select! {
+        let keeper = Keeper::new(&client, api.clone(), settings.clone(), shared.clone());
+        let kept = tokio::select! {
             beaten = heart.beat(ended) => beaten,
             // It ends only with the watch of the leases, which ends only by a panic: the process ends then.
             () = keeper.keep() => Ok(()),
+        };
+        if kept.is_err() {
+            shared.lost();
+            let note = note::write_at_any_cost(&api, &settings).await;
+            tracing::error!(note = %note, "the cluster was restored from a backup: Broadcasts that were not complete are held");
         }
+        kept
     }
 }
 

@@ -18,6 +18,9 @@ pub(super) const LEAVING_ANNOTATION: &str = "broadcast-operator.dev/leaving";
 /// Annotation on the lease of a replica: how often it was renewed.
 pub(super) const RENEWALS_ANNOTATION: &str = "broadcast-operator.dev/renewals";
 
+/// Annotation on the lease of the leader: that the cluster was put back to a backup.
+pub(super) const RESTORED_ANNOTATION: &str = "broadcast-operator.dev/restored";
+
 /// Hex digits of a channel's hash in the name of its lease: 80 bits, so that no two channels ever meet.
 const HASH_DIGITS: usize = 20;
 

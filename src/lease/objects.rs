@@ -39,6 +39,11 @@ pub(super) fn of_leader(settings: &LeaseSettings, id: &ReplicaId, now: Timestamp
     held(lease(settings, &settings.name, Role::Leader, BTreeMap::new()), settings, id, now)
 }
 
+/// A lease of the leader that nobody has.
+pub(super) fn of_nobody(settings: &LeaseSettings) -> Lease {
+    lease(settings, &settings.name, Role::Leader, BTreeMap::new())
+}
+
 /// A new lease of a channel.
 pub(super) fn of_channel(
     settings: &LeaseSettings,
@@ -121,6 +126,16 @@ pub(super) fn duration(lease: &Lease) -> Option<Duration> {
 /// an older state of the cluster.
 pub(super) fn renewals(lease: &Lease) -> u64 {
     lease.annotations().get(RENEWALS_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// How often a lease has changed hands.
+pub(super) fn transitions(lease: &Lease) -> i32 {
+    lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default()
+}
+
+/// When a lease was last renewed, by the clock of its holder.
+pub(super) fn renew_time(lease: &Lease) -> Option<Timestamp> {
+    lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
 }
 
 /// UID of the pod of a replica.

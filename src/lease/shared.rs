@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch as signal};
 
 use super::{Tenure, Tenures};
 use crate::domain::ids::{ObjectKey, ReplicaId};
+use crate::domain::restored::Restored;
 use crate::metrics::Metrics;
 
 pub(super) struct Shared {
@@ -27,6 +28,9 @@ struct State {
     wanted: Option<BTreeSet<ObjectKey>>,
     given_up: BTreeSet<ObjectKey>,
     is_leaving: bool,
+    restored: Option<Restored>,
+    /// How often the leader's lease had changed hands when it was last seen.
+    leader_transitions: Option<i32>,
 }
 
 /// This process among the replicas.
@@ -49,12 +53,26 @@ impl Shared {
         }
     }
 
-    /// The lease of this process was stored or renewed.
-    pub(super) fn renewed(&self, id: &ReplicaId, until: Instant) {
+    /// The lease of this process was stored or renewed; its last renewal counts until `until`.
+    pub(super) fn renewed(&self, id: &ReplicaId, until: Instant, now: Instant) {
         let before = self.lock().standing.replace(Standing { id: id.clone(), until });
-        if before.is_none_or(|before| before.id != *id) {
+        if before.as_ref().is_none_or(|before| before.id != *id) {
             self.for_keeper.notify_one();
+        } else if before.is_some_and(|before| before.until <= now) {
+            // Nobody took anything meanwhile, but what changed meanwhile was looked at by nobody: the leader begins anew.
+            self.leadership.send_modify(|_| {});
+            self.tenures.send_modify(|_| {});
+            self.show();
         }
+    }
+
+    /// Whether the last renewal is too old: nothing may be started.
+    pub(super) fn is_lapsed(&self, now: Instant) -> bool {
+        let lapsed = self.lock().standing.as_ref().is_some_and(|standing| standing.until <= now);
+        if lapsed {
+            self.metrics.holds(false, 0);
+        }
+        lapsed
     }
 
     /// The lease of this process is gone, and everything that it held with it.
@@ -131,15 +149,44 @@ impl Shared {
         self.lock().is_leaving
     }
 
+    /// Takes in the leader's lease: how often it changed hands, and the note on it. A note counts from the moment at which it is
+    /// seen, and everything is looked at again.
+    pub(super) fn saw_leader(&self, transitions: i32, restored: Option<Restored>) {
+        let mut state = self.lock();
+        state.leader_transitions = state.leader_transitions.max(Some(transitions));
+        let is_new = restored.is_some() && state.restored != restored;
+        if is_new {
+            state.restored = restored;
+        }
+        drop(state);
+        if is_new {
+            self.leadership.send_modify(|_| {});
+            self.tenures.send_modify(|_| {});
+        }
+    }
+
+    /// How often the leader's lease had changed hands, as far as this process has seen; `None` when it saw no such lease.
+    pub(super) fn leader_transitions(&self) -> Option<i32> {
+        self.lock().leader_transitions
+    }
+
+    pub(super) fn restored(&self) -> Option<Restored> {
+        self.lock().restored.clone()
+    }
+
     /// Says what this process holds and is to keep.
     pub(super) fn publish(&self, tenures: Tenures, is_leader: bool) {
-        self.metrics.holds(is_leader, tenures.len());
         self.leadership.send_if_modified(|known| std::mem::replace(known, is_leader) != is_leader);
         self.tenures.send_if_modified(|known| {
             let is_changed = *known != tenures;
             *known = tenures;
             is_changed
         });
+        self.show();
+    }
+
+    fn show(&self) {
+        self.metrics.holds(*self.leadership.borrow(), self.tenures.borrow().len());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 
@@ -21,6 +22,8 @@ struct Seen {
     lease: Arc<Lease>,
     /// Since when it has been in this version, as far as was seen. Only this process's own clock counts.
     since: Instant,
+    /// Whether it has changed since it was first seen.
+    has_changed: bool,
 }
 
 impl View {
@@ -31,7 +34,8 @@ impl View {
             known.lease.uid() != lease.uid() || version_of(known.lease.as_ref()) < version_of(lease.as_ref())
         });
         if is_new {
-            self.0.insert(lease.name_any(), Seen { lease, since: now });
+            let has_changed = known.is_some_and(|known| known.lease.uid() == lease.uid());
+            self.0.insert(lease.name_any(), Seen { lease, since: now, has_changed });
         }
     }
 
@@ -89,6 +93,14 @@ impl View {
     pub(super) fn silent(&self, me: &Myself<'_>, now: Instant) -> Vec<Arc<Lease>> {
         let silent = self.others(me).filter(|seen| now >= me.given_up_at(seen));
         silent.map(|seen| seen.lease.clone()).collect()
+    }
+
+    /// Replicas that said no farewell, gave no sign of life since they were first seen here, and gave the last one before
+    /// `long_ago`, by their own clock. A clock may be wrong, so whether they are dead is for [`silent`](Self::silent) to say.
+    pub(super) fn of_long_ago(&self, me: &Myself<'_>, long_ago: Timestamp) -> Vec<Arc<Lease>> {
+        let is_old = |seen: &&Seen| objects::renew_time(&seen.lease).is_some_and(|time| time < long_ago);
+        let old = self.others(me).filter(|seen| !seen.has_changed).filter(is_old);
+        old.map(|seen| seen.lease.clone()).collect()
     }
 
     /// How long until a replica is to be given up, if none of them says anything more.

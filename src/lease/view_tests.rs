@@ -10,6 +10,7 @@ fn settings(pod_uid: Option<&str>) -> LeaseSettings {
         name: "operator".into(),
         pod_name: "pod".into(),
         pod_uid: pod_uid.map(str::to_owned),
+        assume_restored_after: Duration::from_secs(3600),
         times: LeaseTimes::default(),
     }
 }
@@ -115,4 +116,19 @@ fn leases_of_channels_that_nobody_wants_or_holds_are_abandoned() {
     view.apply(stored(objects::given_back(&channel_of("b", 2), Timestamp::UNIX_EPOCH), 3), now);
     assert!(view.abandoned(&BTreeSet::from([ObjectKey::new("shop", "sms")])).is_empty());
     assert_eq!(view.abandoned(&BTreeSet::new()).len(), 1);
+}
+
+#[test]
+fn a_replica_of_long_ago_is_one_that_gave_no_sign_of_life_since() {
+    let (mut view, now) = (View::default(), clock::monotonic());
+    let me = Myself { id: &id("a"), pod_uid: None, duration: LeaseTimes::default().duration };
+    let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(1);
+    view.apply(replica("a", None, 1), now);
+    view.apply(replica("b", None, 2), now);
+    assert!(view.of_long_ago(&me, Timestamp::UNIX_EPOCH).is_empty());
+    let old: Vec<String> = view.of_long_ago(&me, later).iter().map(|lease| lease.name_any()).collect();
+    assert_eq!(old, ["operator-b"]);
+    // Its clock is wrong, but it lives.
+    view.apply(replica("b", None, 3), now);
+    assert!(view.of_long_ago(&me, later).is_empty());
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::store::Base;
 use super::{Ledger, LedgerError};
 use crate::clock;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
@@ -110,7 +111,7 @@ impl Ledger {
         let mut stored = slot.lock().await;
         let now = clock::now();
         let sends = self
-            .write(&window.page, &window.broadcast, &slot, &mut stored, |page| {
+            .write(&window.page, &window.broadcast, &slot, &mut stored, Base::Latest, |page| {
                 if !page.is_claimed_by(&self.incarnation, attempt) {
                     page.make_claim(&window.rows, window.resend, &self.incarnation, attempt, now)
                         .map_err(|refusal| LedgerError::refused(&window.page, &refusal))?;
@@ -152,7 +153,7 @@ impl Ledger {
         let slot = self.slot(page);
         let mut stored = slot.lock().await;
         let now = clock::now();
-        self.write(page, broadcast, &slot, &mut stored, |page| {
+        self.write(page, broadcast, &slot, &mut stored, Base::Any, |page| {
             let orphaned = page.claim().is_some_and(|claim| !self.answers_for(claim));
             let rows = if orphaned { page.claimed_rows().len() } else { 0 };
             if orphaned {

@@ -31,6 +31,12 @@ pub enum LedgerError {
         /// The page.
         page: ObjectKey,
     },
+    /// The page was further before: it was put back in time, or the whole cluster was.
+    #[error("page {page} was put back to an older version than this process has seen")]
+    WentBack {
+        /// The page.
+        page: ObjectKey,
+    },
     /// No row of the window can be sent any more.
     #[error("nothing to send in the window of page {page}")]
     NothingToSend {
@@ -69,6 +75,7 @@ impl LedgerError {
             Self::Foreign { .. } => "PageOfAnotherBroadcast",
             Self::Claimed { .. } => "PageClaimed",
             Self::Sealed { .. } => "PageSealed",
+            Self::WentBack { .. } => "PageWentBack",
             Self::NothingToSend { .. } => "NothingToSend",
             Self::Corrupt { .. } => "PageCorrupt",
             Self::Api { source, .. } => source.category(),

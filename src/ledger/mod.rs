@@ -25,8 +25,9 @@ use crate::observed::PageIndex;
 
 pub use claim::{AfterRecord, ClaimedRow, PlannedWindow, RecordedClaim};
 pub use error::LedgerError;
-pub use plan::SealedPage;
+pub use plan::{SealedPage, pages_under};
 use slot::{Slot, Waiting};
+use store::Base;
 
 /// Pages whose last version is kept in memory, so that the next write needs no read. At 50 KB a page that is 50 MB at
 /// most; pages that are being written are never dropped.
@@ -102,7 +103,7 @@ impl Ledger {
         if let Ok(answered) = answer.try_recv() {
             return answered;
         }
-        self.write(page, broadcast, &slot, &mut stored, |_| Ok(())).await?;
+        self.write(page, broadcast, &slot, &mut stored, Base::Any, |_| Ok(())).await?;
         drop(stored);
         answer.await.unwrap_or(Err(LedgerError::Abandoned))
     }

@@ -1,12 +1,15 @@
 //! Pages before the first send, and pages that a restart closes.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
+use super::store::Base;
 use super::{Ledger, LedgerError};
 use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity};
 use crate::clock;
@@ -31,7 +34,7 @@ impl Deref for SealedPage {
 
 impl Ledger {
     /// Creates page `index` of a Broadcast: first the recipients, then the outcomes. A page that an interrupted plan
-    /// left with the same recipients is taken over.
+    /// left with the same recipients is taken over, with its outcomes if it has any that can be read.
     ///
     /// # Errors
     /// [`LedgerError::Foreign`] when a page of this name has another owner or other recipients.
@@ -51,7 +54,7 @@ impl Ledger {
             }
             Err(source) => return Err(LedgerError::Api { page: key, source }),
         };
-        if created.status.as_ref().is_some_and(|status| !status.outcomes.is_empty()) {
+        if Page::parse(&created).is_ok() {
             return Ok(());
         }
         let next = BroadcastBatch { status: Some(page.status()), ..created };
@@ -61,14 +64,14 @@ impl Ledger {
     /// Closes a page for ever. Rows that were not sent become Cancelled. Closing it again changes nothing.
     ///
     /// # Errors
-    /// [`LedgerError::Claimed`] while requests of it are in flight.
+    /// [`LedgerError::Claimed`] while requests of it are in flight, [`LedgerError::WentBack`] when it was put back in time.
     pub async fn seal(&self, page: &ObjectKey, broadcast: &BroadcastUid) -> Result<SealedPage, LedgerError> {
         let slot = self.slot(page);
         let mut stored = slot.lock().await;
         // The last stored version may be older than what another process has made of the page since.
         *stored = None;
         let now = clock::now();
-        self.write(page, broadcast, &slot, &mut stored, |content| {
+        self.write(page, broadcast, &slot, &mut stored, Base::Latest, |content| {
             if !content.is_sealed() {
                 content.seal(now).map_err(|_| LedgerError::Claimed { page: page.clone() })?;
             }
@@ -79,22 +82,12 @@ impl Ledger {
 
     /// All pages under the name of a Broadcast, of whatever UID, read from the API server.
     pub async fn stored_pages(&self, broadcast: &ObjectKey) -> Result<Vec<BroadcastBatch>, LedgerError> {
-        let mut params = ListParams::default().limit(PAGES_PER_LIST);
-        params = params.labels(&format!("{BROADCAST_LABEL}={}", broadcast.name));
-        let mut pages = Vec::new();
-        loop {
-            let list = within(self.api(&broadcast.namespace).list(&params)).await;
-            let list = list.map_err(|source| LedgerError::Api { page: broadcast.clone(), source })?;
-            pages.extend(list.items);
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(pages),
-            }
-        }
+        let pages = pages_under(&self.api(&broadcast.namespace), &broadcast.name).await;
+        pages.map_err(|source| LedgerError::Api { page: broadcast.clone(), source })
     }
 
-    /// Deletes a page of a plan that was never sealed, if it is still as it was read.
-    pub async fn delete_unsealed(&self, batch: &BroadcastBatch) -> Result<(), LedgerError> {
+    /// Deletes a page that no sealed plan needs, if it is still as it was read.
+    pub async fn delete_page(&self, batch: &BroadcastBatch) -> Result<(), LedgerError> {
         let key = ObjectKey::new(batch.namespace().unwrap_or_default(), batch.name_any());
         let preconditions = Preconditions {
             uid: batch.metadata.uid.clone(),
@@ -118,6 +111,24 @@ impl Ledger {
         let found = within(self.api(&key.namespace).get(&key.name)).await;
         let found = found.map_err(|_| LedgerError::Api { page: key.clone(), source: error })?;
         if found.spec == wanted.spec { Ok(found) } else { Err(LedgerError::Foreign { page: key.clone() }) }
+    }
+}
+
+/// All pages under the name of a Broadcast, of whatever UID, some at a time and all of one moment.
+pub async fn pages_under<K>(api: &Api<K>, broadcast: &str) -> Result<Vec<K>, ApiError>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let mut params =
+        ListParams::default().limit(PAGES_PER_LIST).labels(&format!("{BROADCAST_LABEL}={broadcast}"));
+    let mut pages = Vec::new();
+    loop {
+        let list = within(api.list(&params)).await?;
+        pages.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(pages),
+        }
     }
 }
 

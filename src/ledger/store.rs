@@ -21,6 +21,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Tries of a write that may be given up, such as a claim or a receipt: about 20 s.
 const TRIES: usize = 12;
 
+/// Which version of a page a write may go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Base {
+    /// Any: evidence is true, whatever has become of the page.
+    Any,
+    /// Only one that is as far as this process has seen it. What decides who is sent to must not be built on less.
+    Latest,
+}
+
 impl Ledger {
     /// Changes a page and stores it, together with all evidence that waits for it. `change` may run several times, each
     /// time on the page as it is stored then.
@@ -34,12 +43,13 @@ impl Ledger {
         broadcast: &BroadcastUid,
         slot: &Slot,
         stored: &mut Option<Stored>,
+        base: Base,
         mut change: impl FnMut(&mut Page) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let mut waits = waits().with_max_times(TRIES).build();
         loop {
             let waiting = slot.take_waiting();
-            match self.write_once(key, broadcast, stored, &waiting, &mut change).await {
+            match self.write_once(key, broadcast, stored, &waiting, base, &mut change).await {
                 Ok((value, merged)) => {
                     for (waiting, merged) in waiting.into_iter().zip(merged) {
                         waiting.answer(Ok(merged));
@@ -77,7 +87,7 @@ impl Ledger {
         mut change: impl FnMut(&mut Page) -> T,
     ) -> Result<T, LedgerError> {
         loop {
-            match self.write(key, broadcast, slot, stored, |page| Ok(change(page))).await {
+            match self.write(key, broadcast, slot, stored, Base::Any, |page| Ok(change(page))).await {
                 Err(error @ (LedgerError::Api { .. } | LedgerError::Corrupt { .. })) => {
                     tracing::error!(page = %key, error = %chain(&error), "results are not stored yet, trying on");
                     clock::wait(LONGEST_WAIT).await;
@@ -93,12 +103,16 @@ impl Ledger {
         broadcast: &BroadcastUid,
         stored: &mut Option<Stored>,
         waiting: &[Waiting],
+        base: Base,
         change: &mut impl FnMut(&mut Page) -> Result<T, LedgerError>,
     ) -> Result<(T, Vec<Merged>), Failure> {
         let current = self.load(key, stored).await.map_err(Failure::of)?;
         let owner = BroadcastUid::new(current.batch.spec.broadcast.uid.clone());
         if &owner != broadcast {
             return Err(Failure::Final(LedgerError::Foreign { page: key.clone() }));
+        }
+        if base == Base::Latest && self.observed.is_behind(&current.batch, &current.page) {
+            return Err(Failure::Final(LedgerError::WentBack { page: key.clone() }));
         }
         let mut page = current.page.clone();
         let merged = waiting.iter().map(|waiting| waiting.apply(&owner, &mut page)).collect();
@@ -153,6 +167,7 @@ impl Ledger {
             match error {
                 LedgerError::Claimed { .. }
                 | LedgerError::Sealed { .. }
+                | LedgerError::WentBack { .. }
                 | LedgerError::NothingToSend { .. } => {
                     slot.enqueue(waiting);
                 }
@@ -225,6 +240,7 @@ mod tests {
         for refusal in [
             LedgerError::Claimed { page: page.clone() },
             LedgerError::Sealed { page: page.clone() },
+            LedgerError::WentBack { page: page.clone() },
             LedgerError::NothingToSend { page: page.clone() },
         ] {
             assert!(!is_answered(&refusal), "{refusal}");

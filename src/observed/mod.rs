@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{Broadcast, BroadcastBatch, BroadcastChannel};
 use crate::clock;
+use crate::domain::hold::{Books, books};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
-use crate::domain::verdict::has_all_pages;
 
 pub use pages::PageIndex;
 
@@ -35,6 +35,7 @@ pub struct Observed {
     pub channels: Store<BroadcastChannel>,
     /// Summaries of all pages.
     pub pages: Arc<PageIndex>,
+    namespaces: Arc<[String]>,
     health: Arc<WatchHealth>,
     changed: signal::Receiver<u64>,
 }
@@ -78,6 +79,7 @@ impl Observed {
             broadcasts: broadcasts.clone(),
             channels: channels.clone(),
             pages: pages.clone(),
+            namespaces: namespaces.clone().into(),
             health: health.clone(),
             changed,
         };
@@ -92,6 +94,12 @@ impl Observed {
             changed: changed_sender,
         };
         (observed, watches, triggers)
+    }
+
+    /// The namespaces that are looked at; none means all.
+    #[must_use]
+    pub fn namespaces(&self) -> &[String] {
+        &self.namespaces
     }
 
     /// A signal that changes whenever one of the caches does.
@@ -115,13 +123,14 @@ impl Observed {
         self.health.failing(namespace, clock::monotonic())
     }
 
-    /// Whether all pages of a sealed Broadcast are in view. One that lost a page must not send the rest.
+    /// Whether the pages in view are what the status of a Broadcast says of them; `Missing` before it is sealed. One that lost
+    /// a page, or whose pages went back in time, must not send the rest.
     #[must_use]
-    pub fn has_all_pages(&self, broadcast: &Broadcast) -> bool {
+    pub fn books(&self, broadcast: &Broadcast) -> Books {
         let uid = BroadcastUid::new(broadcast.uid().unwrap_or_default());
-        let seen = self.pages.number(&broadcast.namespace().unwrap_or_default(), &uid);
+        let seen = self.pages.seen(&broadcast.namespace().unwrap_or_default(), &uid);
         let sealed = broadcast.status.as_ref().filter(|status| status.batches.is_some());
-        sealed.is_some_and(|status| has_all_pages(status, seen))
+        sealed.map_or(Books::Missing, |status| books(status, &seen))
     }
 
     /// The Broadcast of this name, as last seen.
@@ -146,7 +155,7 @@ impl Watches {
         let store = broadcasts.store.clone();
         tokio::select! {
             () = ended.cancelled() => {}
-            () = feed_broadcasts(watch::changes(&client, &scopes, None, &health), broadcasts, &triggers, &changed) => {}
+            () = feed_broadcasts(watch::changes(&client, &scopes, None, &health), broadcasts, &pages, &triggers, &changed) => {}
             () = feed_channels(watch::changes(&client, &scopes, None, &health), channels, &store, &triggers, &changed) => {}
             () = feed_pages(watch::changes(&client, &scopes, None, &health), &pages, &triggers, &changed) => {}
         }
@@ -156,6 +165,7 @@ impl Watches {
 async fn feed_broadcasts(
     mut changes: mpsc::Receiver<Change<Broadcast>>,
     mut sink: Sink<Broadcast>,
+    pages: &PageIndex,
     triggers: &mpsc::UnboundedSender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
@@ -163,6 +173,9 @@ async fn feed_broadcasts(
     sink.writer.apply_watcher_event(&Event::Init);
     while let Some(change) = changes.recv().await {
         is_synced |= matches!(change, Change::Synced);
+        if let Change::Applied(broadcast) = &change {
+            pages.accept(broadcast);
+        }
         sink.store_change(&change);
         changed.send_modify(bump);
         if let Change::Applied(broadcast) | Change::Deleted(broadcast) = change {

@@ -8,16 +8,50 @@ use tokio::sync::watch as signal;
 
 use super::message_ids::MessageIds;
 use super::watch::version_of;
-use crate::api::BroadcastBatch;
+use crate::api::{Broadcast, BroadcastBatch};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::page::Page;
-use crate::domain::summary::{PageSummary, Place};
+use crate::domain::standing::Standing;
+use crate::domain::summary::{PageSummary, Place, Seen};
 
 /// Deletions that are remembered: the answer to a write takes milliseconds, in which far fewer pages are deleted.
 const REMEMBERED_DELETIONS: usize = 512;
 
-/// Pages of one Broadcast, by index.
-type Pages = BTreeMap<usize, Arc<PageSummary>>;
+/// Pages of one Broadcast.
+#[derive(Debug, Default)]
+struct Pages {
+    by_index: BTreeMap<usize, Arc<PageSummary>>,
+    /// All of them added up: it is looked at before every message.
+    seen: Seen,
+    /// The hold that was accepted last, as the status of the Broadcast says.
+    accepted: Option<String>,
+}
+
+impl Pages {
+    fn insert(&mut self, summary: PageSummary) {
+        let summary = match self.remove(summary.index) {
+            Some(earlier) => summary.after(&earlier),
+            None => summary,
+        };
+        self.seen = self.seen.with(&summary);
+        self.by_index.insert(summary.index, Arc::new(summary));
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Arc<PageSummary>> {
+        let removed = self.by_index.remove(&index)?;
+        self.seen = self.seen.without(&removed);
+        Some(removed)
+    }
+
+    /// Takes the pages as they are now for what they should be.
+    fn accept(&mut self) {
+        let pages = std::mem::take(&mut self.by_index);
+        self.seen = Seen::default();
+        for page in pages.into_values() {
+            self.insert(PageSummary { behind: 0, ..page.as_ref().clone() });
+        }
+    }
+}
 
 /// Summaries of all pages, by namespace and Broadcast.
 #[derive(Debug)]
@@ -48,14 +82,16 @@ impl PageIndex {
         let pages = self.lock();
         pages
             .get(&(namespace.to_owned(), uid.clone()))
-            .map(|pages| pages.values().cloned().collect())
+            .map(|pages| pages.by_index.values().cloned().collect())
             .unwrap_or_default()
     }
 
     /// One page of a Broadcast.
     #[must_use]
     pub fn page(&self, namespace: &str, uid: &BroadcastUid, index: usize) -> Option<Arc<PageSummary>> {
-        self.lock().get(&(namespace.to_owned(), uid.clone())).and_then(|pages| pages.get(&index).cloned())
+        self.lock()
+            .get(&(namespace.to_owned(), uid.clone()))
+            .and_then(|pages| pages.by_index.get(&index).cloned())
     }
 
     /// Takes in a stored page, unless a later version of it is known.
@@ -65,7 +101,7 @@ impl PageIndex {
         if self
             .lock()
             .get(&owner)
-            .and_then(|pages| pages.get(&index))
+            .and_then(|pages| pages.by_index.get(&index))
             .is_some_and(|p| p.resource_version >= version)
         {
             return;
@@ -78,7 +114,11 @@ impl PageIndex {
             Ok(page) => {
                 let ids = page.rows().iter().map(|row| row.message_id.as_str()).enumerate();
                 self.message_ids.note(&owner.1, index, ids);
-                self.insert(owner, PageSummary::of(Place { key, index, resource_version: version }, &page));
+                let uid = batch.uid().unwrap_or_default();
+                self.insert(
+                    owner,
+                    PageSummary::of(Place { key, index, uid, resource_version: version }, &page),
+                );
             }
             Err(error) => {
                 tracing::debug!(page = batch.name_any(), %error, "page has no readable outcomes yet");
@@ -94,16 +134,47 @@ impl PageIndex {
         known.is_some_and(|known| known.resource_version <= version_of(batch))
     }
 
-    /// How many pages of a Broadcast there are.
+    /// Whether a page as it was read is not as far as this process has seen it before. Then the page was put back, or with
+    /// it the whole cluster: resourceVersions of one object only rise.
     #[must_use]
-    pub fn number(&self, namespace: &str, uid: &BroadcastUid) -> usize {
-        self.lock().get(&(namespace.to_owned(), uid.clone())).map_or(0, BTreeMap::len)
+    pub fn is_behind(&self, batch: &BroadcastBatch, page: &Page) -> bool {
+        let (owner, index) = place_of(batch);
+        let known = self.page(&owner.0, &owner.1, index);
+        known.filter(|known| Some(&known.uid) == batch.metadata.uid.as_ref()).is_some_and(|known| {
+            let standing = Standing::of_page(&page.counts());
+            known.behind > 0
+                || known.resource_version > version_of(batch)
+                || standing.is_behind(known.standing())
+        })
+    }
+
+    /// The pages of a Broadcast, added up.
+    #[must_use]
+    pub fn seen(&self, namespace: &str, uid: &BroadcastUid) -> Seen {
+        self.lock().get(&(namespace.to_owned(), uid.clone())).map_or(Seen::default(), |pages| pages.seen)
+    }
+
+    /// Takes in what a Broadcast says of holds. Pages that went back are no longer a reason once somebody has accepted them.
+    pub fn accept(&self, broadcast: &Broadcast) {
+        let owner = (
+            broadcast.namespace().unwrap_or_default(),
+            BroadcastUid::new(broadcast.uid().unwrap_or_default()),
+        );
+        let accepted = broadcast.status.as_ref().and_then(|status| status.accepted_token.as_ref());
+        let mut all = self.lock();
+        // Few Broadcasts have ever been held. One that was is remembered before its pages come.
+        let pages =
+            if accepted.is_some() { Some(all.entry(owner).or_default()) } else { all.get_mut(&owner) };
+        if let Some(pages) = pages.filter(|pages| pages.accepted.as_ref() != accepted) {
+            pages.accepted = accepted.cloned();
+            pages.accept();
+        }
     }
 
     /// Drops a page that the API server no longer has.
     pub fn forget_gone(&self, key: &ObjectKey) {
         let found = self.lock().iter().find_map(|(owner, pages)| {
-            let index = pages.iter().find(|(_, page)| page.key == *key).map(|(index, _)| *index);
+            let index = pages.by_index.iter().find(|(_, page)| page.key == *key).map(|(index, _)| *index);
             index.map(|index| (owner.clone(), index))
         });
         if let Some((owner, index)) = found {
@@ -132,8 +203,8 @@ impl PageIndex {
     fn remove(&self, owner: &(String, BroadcastUid), index: usize) {
         let mut pages = self.lock();
         if let Some(of_owner) = pages.get_mut(owner) {
-            of_owner.remove(&index);
-            if of_owner.is_empty() {
+            of_owner.remove(index);
+            if of_owner.by_index.is_empty() {
                 pages.remove(owner);
                 self.message_ids.forget(&owner.1);
             }
@@ -153,11 +224,10 @@ impl PageIndex {
 
     fn insert(&self, owner: (String, BroadcastUid), summary: PageSummary) {
         let mut pages = self.lock();
-        let slot = pages.entry(owner).or_default();
-        let is_newer =
-            slot.get(&summary.index).is_none_or(|known| known.resource_version < summary.resource_version);
-        if is_newer {
-            slot.insert(summary.index, Arc::new(summary));
+        let pages = pages.entry(owner).or_default();
+        let known = pages.by_index.get(&summary.index);
+        if known.is_none_or(|known| known.resource_version < summary.resource_version) {
+            pages.insert(summary);
         }
     }
 

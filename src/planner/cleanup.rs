@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::reconcile::uid_of;
 use super::restart::{give_back, is_needed_by_restart, restart_of};
-use super::{Context, PlannerError};
+use super::{Context, PlannerError, campaign};
 use crate::api::{Broadcast, FINALIZER};
 use crate::clock;
 use crate::cluster::within;
@@ -42,6 +42,7 @@ pub(super) async fn finalize(broadcast: &Broadcast, context: &Context) -> Result
     if pages.iter().any(|page| page.claim.is_some()) {
         return Ok(Action::requeue(DRAIN_POLL));
     }
+    campaign::release(broadcast, context).await?;
     let finalizers: Vec<String> =
         broadcast.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
     set_finalizers(broadcast, context, &finalizers).await?;

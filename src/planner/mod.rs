@@ -3,7 +3,9 @@
 //! In: Broadcasts, their sources and pages. Out: pages before the first send, the seal of the plan, statuses, events. It
 //! sends nothing; the dispatcher sends what is sealed.
 
+mod campaign;
 mod cleanup;
+mod hold;
 mod plan;
 mod reconcile;
 mod report;
@@ -107,13 +109,17 @@ impl Context {
 pub async fn run(context: Arc<Context>, mut triggers: Triggers, shutdown: CancellationToken) {
     let changed = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
     let changed = futures::stream::select(changed, all_for_a_new_leader(&context));
-    Controller::for_stream(futures::stream::pending(), context.observed.broadcasts.clone())
+    let sweeping = context.clone();
+    let planning = Controller::for_stream(futures::stream::pending(), context.observed.broadcasts.clone())
         .reconcile_on(changed)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
         .run(reconcile::reconcile, on_error, context)
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .for_each(|_| std::future::ready(()));
+    tokio::select! {
+        () = planning => {}
+        () = campaign::sweep(&sweeping) => {}
+    }
 }
 
 /// Every Broadcast, each time that this process becomes the leader: what changed before was looked at by another one, or by

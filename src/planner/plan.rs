@@ -6,20 +6,19 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
-use super::reconcile::{key_of, uid_of};
 use super::restart::{self, Taken};
 use super::sources::{self, Read};
-use super::{Context, PlannerError, report};
+use super::{Context, PlannerError, campaign, hold, report};
 use crate::api::{
-    BatchProgress, Broadcast, BroadcastBatch, BroadcastStatus, Condition, Counts, HttpChannel, KeyRef,
-    Lineage, LocalRef, MessageContent, ObjectRef, Resolved,
+    BatchProgress, Broadcast, BroadcastStatus, Counts, HttpChannel, KeyRef, Lineage, LocalRef,
+    MessageContent, ObjectRef, Resolved,
 };
 use crate::clock;
 use crate::cluster::within;
 use crate::domain::audience::{digest, pages};
-use crate::domain::ids::{BroadcastUid, ObjectKey};
+use crate::domain::hold::Hold;
+use crate::domain::ids::ObjectKey;
 use crate::domain::message::MessageTemplate;
-use crate::domain::outcome::Outcome;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::verdict::Stage;
 use crate::ledger::LedgerError;
@@ -27,11 +26,6 @@ use crate::ledger::LedgerError;
 /// Pages that are written at the same time: enough to hide the way to the API server and back, few enough to leave it
 /// time for others.
 const WRITES_AT_ONCE: usize = 8;
-
-/// Reasons that only a person can take away.
-const HOLDS: [&str; 2] = ["PagesOfAnotherBroadcast", "StatusLost"];
-/// How a person does that.
-const DECIDE: &str = "To send to all of its chats all the same, set spec.paused to true and back to false";
 
 /// How a plan ended.
 pub(super) enum Planned {
@@ -41,20 +35,6 @@ pub(super) enum Planned {
     Not(Stage),
     /// The Broadcast is not as it was seen.
     Outdated,
-}
-
-/// Whether a Broadcast is held until a person decides: pages that showed that its chats may have the message are no less a
-/// reason when they have been collected since. Any change of the spec is a decision.
-fn held(broadcast: &Broadcast) -> Option<Stage> {
-    let conditions = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let stalled = Condition::find(conditions, "Stalled")
-        .filter(|stalled| Some(stalled.observed_generation) == broadcast.metadata.generation)?;
-    Some(Stage::Stalled(stalled.reason.clone(), stalled.message.clone())).filter(is_hold)
-}
-
-/// Whether only a person can take a stage away.
-pub(super) fn is_hold(stage: &Stage) -> bool {
-    matches!(stage, Stage::Stalled(reason, _) if HOLDS.contains(&reason.as_str()))
 }
 
 /// What a plan is made for.
@@ -67,8 +47,12 @@ pub(super) struct Plan {
 
 /// Plans a Broadcast that is not sealed.
 pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Planned, PlannerError> {
-    if let Some(held) = held(broadcast) {
-        return Ok(Planned::Not(held));
+    // Also when its cause is gone since: else the garbage collector would decide.
+    if let Some(held) = Hold::shown(broadcast).filter(|held| !held.is_accepted(broadcast)) {
+        return Ok(Planned::Not(Stage::Held(held)));
+    }
+    if let Some(taken) = campaign::check(broadcast, context).await? {
+        return Ok(Planned::Not(taken));
     }
     let prepared = match &broadcast.spec.restart_from {
         Some(request) => restart::prepare(broadcast, request, context).await?,
@@ -76,7 +60,11 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
     };
     let plan = match prepared {
         Ok(Some(plan)) => plan,
-        Ok(None) => return Ok(Planned::Not(Stage::Checked)),
+        Ok(None) => {
+            // A person should know before they let it start.
+            let held = hold::look_for_leftovers(broadcast, context).await?;
+            return Ok(Planned::Not(held.map_or(Stage::Checked, Stage::Held)));
+        }
         Err(stage) => return Ok(Planned::Not(stage)),
     };
     // A plan that was sealed a moment ago must not be taken for leftovers.
@@ -86,10 +74,14 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
     if stored.resource_version() != broadcast.resource_version() {
         return Ok(Planned::Outdated);
     }
-    let written = match clear_leftovers(broadcast, context, &plan).await? {
+    let written = match hold::clear_leftovers(broadcast, context, pages(plan.recipients.clone())).await? {
         Ok(written) => written,
-        Err((reason, message)) => return Ok(Planned::Not(Stage::Stalled(reason, message))),
+        Err(stage) => return Ok(Planned::Not(stage)),
     };
+    // The last thing before the pages: who has the key begins, or goes and gives it back.
+    if let Err(taken) = campaign::reserve(broadcast, context).await? {
+        return Ok(Planned::Not(taken));
+    }
     seal(broadcast, context, plan, written).await
 }
 
@@ -185,62 +177,6 @@ pub(super) fn stalled(reason: &str, message: &str) -> Stage {
     Stage::Stalled(reason.to_owned(), message.to_owned())
 }
 
-/// Looks at pages that are there already. Pages of another Broadcast, or with outcomes in them, are a reason to hold: a
-/// restored or recreated Broadcast must not send again by itself. Other leftovers are thrown away when they do not fit.
-async fn clear_leftovers(
-    broadcast: &Broadcast,
-    context: &Context,
-    plan: &Plan,
-) -> Result<Read<Vec<Page>>, PlannerError> {
-    let wanted = pages(plan.recipients.clone());
-    let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
-    if let Some(refusal) = refuse_leftovers(&stored, &uid_of(broadcast)) {
-        return Ok(Err(refusal));
-    }
-    for page in &stored {
-        let index = usize::try_from(page.spec.index).unwrap_or(usize::MAX);
-        let fits = wanted.get(index).is_some_and(|wanted| wanted.recipients_csv() == page.spec.recipients);
-        if !fits {
-            context.ledger.delete_unsealed(page).await?;
-        }
-    }
-    Ok(Ok(wanted))
-}
-
-/// Why a Broadcast must not be planned over the pages that are there, if so.
-pub(super) fn refuse_leftovers(stored: &[BroadcastBatch], uid: &BroadcastUid) -> Option<(String, String)> {
-    if let Some(foreign) = stored.iter().find(|page| page.spec.broadcast.uid != uid.as_str()) {
-        let message = format!(
-            "batch {} is of an earlier Broadcast of this name, so its chats may have the message already: nothing is sent \
-             by itself. {DECIDE}",
-            foreign.name_any()
-        );
-        return Some(("PagesOfAnotherBroadcast".into(), message));
-    }
-    if let Some(used) = stored.iter().find(|page| was_used(page)) {
-        let message = format!(
-            "batch {} has outcomes, but this Broadcast's status is gone: it was restored without it, and its chats may have \
-             the message already, so nothing is sent. Restore the status as well, or use a new Broadcast",
-            used.name_any()
-        );
-        return Some(("StatusLost".into(), message));
-    }
-    None
-}
-
-/// Whether anything was ever sent from a page.
-fn was_used(batch: &BroadcastBatch) -> bool {
-    let Some(status) = batch.status.as_ref().filter(|status| !status.outcomes.is_empty()) else {
-        return false;
-    };
-    let untouched = |page: Page| {
-        page.rows()
-            .iter()
-            .all(|row| matches!(row.outcome, Outcome::Pending | Outcome::Skipped) && row.attempts == 0)
-    };
-    status.claim.is_some() || status.sealed || !Page::parse(batch).is_ok_and(untouched)
-}
-
 /// Writes the pages, and then the seal, on the version of the Broadcast that was planned from: a spec that was changed
 /// meanwhile is planned anew.
 async fn seal(
@@ -287,6 +223,9 @@ fn sealed_status(broadcast: &Broadcast, plan: Plan, sealing: Sealing) -> Broadca
         resolved: Some(plan.resolved),
         restarted_from: plan.restarted_from,
         lineage: Some(plan.lineage),
+        hold: None,
+        accepted_token: hold::accepted_token(broadcast),
+        accepted_restore: hold::accepted_restore(broadcast),
         ..broadcast.status.clone().unwrap_or_default()
     }
 }

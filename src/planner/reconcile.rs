@@ -9,9 +9,10 @@ use tracing::{Instrument, Span};
 
 use super::plan::Planned;
 use super::restart::Asked;
-use super::{Context, PlannerError, cleanup, plan, report, restart};
+use super::{Context, PlannerError, cleanup, hold, plan, report, restart};
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
+use crate::domain::hold::{Books, accepted};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::verdict::Stage;
 
@@ -65,6 +66,10 @@ async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, Planne
         cleanup::add_finalizer(broadcast, context).await?;
         return Ok(Action::await_change());
     }
+    if let Some(held) = hold::of_cluster(broadcast, context).filter(|_| broadcast.status.is_some()) {
+        let wait = report::report(broadcast, context, &Stage::Held(held), None).await?;
+        return Ok(Action::requeue(wait.unwrap_or(RECHECK)));
+    }
     if is_sealed(broadcast) {
         return watch_over(broadcast, context).await;
     }
@@ -91,9 +96,16 @@ async fn watch_over(broadcast: &Broadcast, context: &Context) -> Result<Action, 
         Asked::Refused(reason) => Some(reason),
         Asked::Followed => return Ok(Action::await_change()),
     };
-    let wait = report::report(broadcast, context, &Stage::Sealed, refused.as_ref()).await?;
+    let stage = match hold::of_sealed(broadcast, context).await? {
+        None => Stage::Sealed,
+        Some(held) if accepted(broadcast).is_some_and(|accepted| accepted.token == held.token) => {
+            hold::go_on(broadcast, context, &held).await?
+        }
+        Some(held) => Stage::Held(held),
+    };
+    let wait = report::report(broadcast, context, &stage, refused.as_ref()).await?;
     // Nothing else may happen that shows that a page does not come any more.
-    let recheck = (!context.observed.has_all_pages(broadcast)).then_some(RECHECK);
+    let recheck = (context.observed.books(broadcast) != Books::Agree).then_some(RECHECK);
     let expiry = cleanup::expire(broadcast, context).await?;
     Ok([wait, expiry, recheck].into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }

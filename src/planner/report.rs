@@ -8,7 +8,6 @@ use kube::api::PostParams;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
-use super::plan::is_hold;
 use super::reconcile::{channel_of, uid_of};
 use super::{Context, PlannerError};
 use crate::api::{Broadcast, BroadcastStatus, Condition};
@@ -64,7 +63,7 @@ pub(super) async fn report(
     }
     let wait = context.pace.wait(&broadcast.uid().unwrap_or_default(), clock::monotonic());
     // A hold must stand in the status before its reason can go away.
-    if wait.is_some() && !is_hold(stage) {
+    if wait.is_some() && !matches!(stage, Stage::Held(_)) {
         return Ok(wait);
     }
     write(broadcast, context, status).await?;

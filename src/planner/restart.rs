@@ -9,7 +9,8 @@ use std::sync::Arc;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 
-use super::plan::{self, Plan, check_channel, check_message, refuse_leftovers, stalled};
+use super::hold::{look_for_leftovers, seen};
+use super::plan::{self, Plan, check_channel, check_message, stalled};
 use super::reconcile::{is_sealed, key_of, uid_of};
 use super::{Context, PlannerError, report};
 use crate::api::{
@@ -17,6 +18,7 @@ use crate::api::{
     MAX_RESTART_TOKEN, ObjectRef, RESTART_ANNOTATION, RESTARTED_FROM_LABEL, Resolved, RestartFrom,
 };
 use crate::cluster::within;
+use crate::domain::hold::{Books, books};
 use crate::domain::ids::ObjectKey;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::restart::{Decision, accepted, carried_over, child_name, decide, lineage};
@@ -59,9 +61,8 @@ pub(super) async fn prepare(
     if child.spec.paused {
         return Ok(Ok(None));
     }
-    let leftovers = context.ledger.stored_pages(&key_of(child)).await?;
-    if let Some((reason, message)) = refuse_leftovers(&leftovers, &uid_of(child)) {
-        return Ok(Err(Stage::Stalled(reason, message)));
+    if let Some(held) = look_for_leftovers(child, context).await? {
+        return Ok(Err(Stage::Held(held)));
     }
     let source = take(child, source, context).await?;
     let pages = match close_pages(&source, context).await? {
@@ -135,13 +136,43 @@ async fn batches_of(
     let mut batches = context.ledger.stored_pages(&key_of(source)).await?;
     batches.retain(|batch| batch.spec.broadcast.uid == uid.as_str());
     batches.sort_by_key(|batch| batch.spec.index);
-    let wanted = source.status.as_ref().and_then(|status| status.batches).map_or(0, |batches| batches.total);
-    if usize::try_from(wanted) == Ok(batches.len()) {
-        return Ok(Ok(batches));
+    let status = source.status.clone().unwrap_or_default();
+    let wanted = status.batches.map_or(0, |batches| batches.total);
+    if usize::try_from(wanted) != Ok(batches.len()) {
+        let message =
+            format!("the source should have {wanted} batches and has {}: some were deleted", batches.len());
+        return Ok(Err(stalled("SourcePagesMissing", &message)));
     }
-    let message =
-        format!("the source should have {wanted} batches and has {}: some were deleted", batches.len());
-    Ok(Err(stalled("SourcePagesMissing", &message)))
+    // What it has sent to since would be sent to again.
+    if status.hold.is_some() || matches!(books(&status, &seen(&batches)), Books::Behind(_)) {
+        return Ok(Err(source_is_held(&source.name_any())));
+    }
+    Ok(Ok(batches))
+}
+
+fn source_is_held(source: &str) -> Stage {
+    let message = format!(
+        "the log of Broadcast {source} was put back in time or is held, so who has the message is not known: see kubectl \
+         describe bc {source}, and decide there first"
+    );
+    stalled("SourceHeld", &message)
+}
+
+/// The chats that a sealed restart took from its source, if they can still be told.
+pub(super) async fn recipients_again(
+    child: &Broadcast,
+    request: &RestartFrom,
+    context: &Context,
+) -> Result<Result<Vec<Recipient>, Stage>, PlannerError> {
+    let Some(source) = source_of(child, request, context).await? else {
+        return Ok(Err(stalled("SourceNotFound", "the source does not exist any more")));
+    };
+    let batches = match batches_of(&source, context).await? {
+        Ok(batches) => batches,
+        Err(stage) => return Ok(Err(stage)),
+    };
+    let pages: Vec<Page> = batches.iter().filter_map(|batch| Page::parse(batch).ok()).collect();
+    Ok(Ok(carried_over(pages.iter(), &request.include)))
 }
 
 /// Marks the source as restarted by this child, unless it is already. Fails when the source has changed since it was read.
@@ -204,6 +235,7 @@ async fn close_pages(
                 let message = "waiting until the requests of the source that are in flight are recorded";
                 return Ok(Err(Stage::Waiting("WaitingForSource", message.into())));
             }
+            Err(LedgerError::WentBack { .. }) => return Ok(Err(source_is_held(&source.name_any()))),
             Err(error) => return Err(error.into()),
         }
     }

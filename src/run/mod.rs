@@ -25,6 +25,7 @@ use crate::lease::{LeaseSettings, Leases};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
+use crate::pulse::Pulse;
 use crate::shutdown::DRAIN_DEADLINE;
 use crate::{clock, dispatcher, planner, receipts, shutdown};
 
@@ -88,12 +89,12 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let readiness = Readiness::default();
     readiness.close("crds", "looking for the CustomResourceDefinitions");
     readiness.close("caches", "the first list of all kinds");
-    let close = CancellationToken::new();
+    let (pulse, close) = (Pulse::default(), CancellationToken::new());
     tracing::info!(
         admin = %local(&admin), receipts = %local(&receipts), ?namespaces,
         version = env!("CARGO_PKG_VERSION"), "broadcast-operator starts"
     );
-    let admin = admin::serve(admin, readiness.clone(), metrics.clone(), close.clone());
+    let admin = admin::serve(admin, readiness.clone(), pulse.clone(), metrics.clone(), close.clone());
     let mut admin = Part::server("admin server", admin);
     tokio::select! {
         () = kinds::served(&client, &namespaces, &readiness) => {}
@@ -127,6 +128,7 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
         observed: observed.clone(),
         leases,
         addresses: Arc::new(AddressPolicy::new(allow_addresses)),
+        pulse,
         metrics: metrics.clone(),
     };
     let sending = dispatcher::run(Arc::new(sending), stop.clone());

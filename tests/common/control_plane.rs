@@ -1,4 +1,5 @@
-//! etcd, kube-apiserver and kube-controller-manager, started once per test binary.
+//! etcd, kube-apiserver and kube-controller-manager, started once per test binary. The first two can be killed and started
+//! again: on the same ports, with the same data.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +13,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::processes::{Process, free_port, remove_in_the_end};
+use super::processes::{Process, Service, free_port, remove_in_the_end};
 use super::wait::until;
 
 /// Token of the administrator.
@@ -23,8 +24,10 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,ser
 /// A running control plane with our CRDs.
 pub struct ControlPlane {
     assets: PathBuf,
-    /// They end with it, and before the folder that they write into is removed.
-    processes: Vec<Process>,
+    // They end with it, and before the folder that they write into is removed.
+    controllers: Option<Process>,
+    api_server: Service,
+    etcd: Service,
     folder: TempDir,
     url: String,
 }
@@ -50,6 +53,38 @@ fn assets() -> PathBuf {
     PathBuf::from(text.lines().last().expect("should print a path"))
 }
 
+/// Without fsync: a write that was acknowledged is with the system by then, and a SIGKILL takes nothing away from that. Only
+/// the end of the machine would.
+fn etcd(assets: &Path, folder: &Path, client_port: u16, peer_port: u16) -> Command {
+    let url = format!("http://127.0.0.1:{client_port}");
+    let mut etcd = Command::new(assets.join("etcd"));
+    etcd.arg("--data-dir")
+        .arg(folder.join("etcd"))
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+        .args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer_port}")])
+        .args(["--unsafe-no-fsync", "--log-level", "error"]);
+    etcd
+}
+
+fn api_server(assets: &Path, folder: &Path, client_port: u16, port: u16) -> Command {
+    let mut api_server = Command::new(assets.join("kube-apiserver"));
+    api_server
+        .args(["--etcd-servers", &format!("http://127.0.0.1:{client_port}")])
+        .args(["--secure-port", &port.to_string()])
+        .args(["--bind-address", "127.0.0.1", "--service-cluster-ip-range", "10.0.0.0/24"])
+        .args(["--service-account-issuer", "https://kubernetes.default.svc"])
+        .args(["--authorization-mode", "RBAC"])
+        .arg("--cert-dir")
+        .arg(folder.join("certs"))
+        .arg("--service-account-key-file")
+        .arg(folder.join("sa.pub"))
+        .arg("--service-account-signing-key-file")
+        .arg(folder.join("sa.key"))
+        .arg("--token-auth-file")
+        .arg(folder.join("tokens.csv"));
+    api_server
+}
+
 impl ControlPlane {
     /// Starts one and waits until it answers.
     pub async fn start() -> Self {
@@ -63,45 +98,44 @@ impl ControlPlane {
         std::fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,admin,\"system:masters\"\n"))
             .expect("should write tokens");
         let [client_port, peer_port, port] = [free_port(), free_port(), free_port()];
-        let etcd_url = format!("http://127.0.0.1:{client_port}");
+        let etcd = Service::start(etcd(&assets, at, client_port, peer_port), at.join("etcd.log"));
+        let api_server =
+            Service::start(api_server(&assets, at, client_port, port), at.join("kube-apiserver.log"));
         let url = format!("https://127.0.0.1:{port}");
-        let etcd = Process::start(
-            Command::new(assets.join("etcd"))
-                .arg("--data-dir")
-                .arg(at.join("etcd"))
-                .args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url])
-                .args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer_port}")])
-                .args(["--unsafe-no-fsync", "--log-level", "error"]),
-            &at.join("etcd.log"),
-        );
-        let api_server = Process::start(
-            Command::new(assets.join("kube-apiserver"))
-                .args(["--etcd-servers", &etcd_url, "--secure-port", &port.to_string()])
-                .args(["--bind-address", "127.0.0.1", "--service-cluster-ip-range", "10.0.0.0/24"])
-                .args(["--service-account-issuer", "https://kubernetes.default.svc"])
-                .args(["--authorization-mode", "RBAC"])
-                .arg("--cert-dir")
-                .arg(at.join("certs"))
-                .arg("--service-account-key-file")
-                .arg(at.join("sa.pub"))
-                .arg("--service-account-signing-key-file")
-                .arg(at.join("sa.key"))
-                .arg("--token-auth-file")
-                .arg(at.join("tokens.csv")),
-            &at.join("kube-apiserver.log"),
-        );
-        let mut plane = Self { assets, processes: vec![etcd, api_server], folder, url };
+        let mut plane = Self { assets, controllers: None, api_server, etcd, folder, url };
         plane.write_kubeconfig("admin", ADMIN);
-        until("the API server is ready", async || plane.is_ready().await).await;
+        plane.ready().await;
         let controllers = Process::start(
-            Command::new(plane.assets.join("kube-controller-manager"))
+            Command::new(plane.binary("kube-controller-manager"))
                 .arg("--kubeconfig")
                 .arg(plane.kubeconfig("admin"))
                 .args(["--controllers", CONTROLLERS, "--leader-elect=false", "--secure-port", "0"]),
             &plane.folder.path().join("kube-controller-manager.log"),
         );
-        plane.processes.push(controllers);
+        plane.controllers = Some(controllers);
         plane
+    }
+
+    /// Kills etcd on the spot.
+    pub fn kill_etcd(&self) {
+        self.etcd.kill();
+    }
+
+    /// Kills the API server on the spot.
+    pub fn kill_api_server(&self) {
+        self.api_server.kill();
+    }
+
+    /// Starts again what was killed, and waits until it answers.
+    pub async fn start_again(&self) {
+        self.etcd.start_again();
+        self.api_server.start_again();
+        self.ready().await;
+    }
+
+    /// Waits until it answers.
+    async fn ready(&self) {
+        until("the API server is ready", async || self.is_ready().await).await;
     }
 
     async fn is_ready(&self) -> Result<(), String> {
@@ -110,11 +144,11 @@ impl ControlPlane {
         }
         let ready = http::Request::get("/readyz").body(Vec::new()).expect("should be a request");
         let client = self.client().await;
-        client.request_text(ready).await.map(drop).map_err(|error| {
-            let log = std::fs::read_to_string(self.folder.path().join("kube-apiserver.log"));
-            let log = log.unwrap_or_default();
-            format!("{error}\n{}", tail(&log, 5))
-        })
+        client
+            .request_text(ready)
+            .await
+            .map(drop)
+            .map_err(|error| format!("{error}\n{}", tail(&self.api_server.log(), 5)))
     }
 
     /// Installs the CRDs and waits until their kinds are served.

@@ -80,6 +80,18 @@ impl Operator {
         self.ready().await;
     }
 
+    /// Starts a new one in another pod, after the old one has ended. What that one held is taken over when its lease runs
+    /// out.
+    pub async fn restart_in(&mut self, pod: &str) {
+        pod.clone_into(&mut self.settings.pod);
+        self.restart().await;
+    }
+
+    /// Its exit code, if it has ended.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.process.exit_code()
+    }
+
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
         self.process.signal(name);

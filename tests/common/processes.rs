@@ -1,9 +1,11 @@
 //! Child processes that cannot outlive us: a shell waits for the end of our standard pipe to it, and then ends them.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rand::RngExt;
 
 /// The watchdog learns each process by its id (`+id`), forgets those that we ended ourselves (`-id`), and takes away folders
 /// that we leave (`/path`).
@@ -88,8 +90,54 @@ impl Drop for Process {
     }
 }
 
+/// A program that can be killed and started again as it was, while others look at it.
+pub struct Service {
+    process: Mutex<Process>,
+    command: Mutex<Command>,
+    log: PathBuf,
+}
+
+impl Service {
+    /// Starts a program whose output goes to a file.
+    pub fn start(mut command: Command, log: PathBuf) -> Self {
+        let process = Process::start(&mut command, &log);
+        Self { process: Mutex::new(process), command: Mutex::new(command), log }
+    }
+
+    /// Ends it on the spot.
+    pub fn kill(&self) {
+        self.process().kill();
+    }
+
+    /// Starts it again, if it has ended.
+    pub fn start_again(&self) {
+        let mut process = self.process();
+        if process.exit_code().is_some() {
+            let mut command = self.command.lock().unwrap_or_else(PoisonError::into_inner);
+            *process = Process::start(&mut command, &self.log);
+        }
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Below the ports that Linux and macOS give to outgoing connections: while a server is away, nobody gets its port by
+/// accident, not even a client that tries to reach it there.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("should have free ports");
-    listener.local_addr().expect("should be bound").port()
+    let mut random = rand::rng();
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| random.random_range(PORTS))
+        .take(PORTS.len())
+        .find(is_free)
+        .expect("should have free ports")
 }

@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, Condition, Counts};
 use broadcast_operator::simulator::{ReceiptSettings, Rule, SendQuery, Settings, Simulator};
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -117,6 +118,28 @@ impl Stage {
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["-n", &self.namespace]).collect();
         self.plane.kubectl(&arguments, "")
+    }
+
+    /// Makes an audience of this size in a `ConfigMap`, as the docs advise, and a Broadcast to it, with more fields for
+    /// `spec`.
+    pub async fn broadcast_from_config_map(&self, name: &str, chats: usize, spec: Value) -> Value {
+        let csv: String = (0..chats).map(|chat| format!("{},Guest {chat}\n", chat_id(chat))).collect();
+        let audience = ConfigMap {
+            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+            data: Some([("chats.csv".to_owned(), format!("chat,name\n{csv}"))].into()),
+            ..ConfigMap::default()
+        };
+        self.api().create(&PostParams::default(), &audience).await.expect("should make a ConfigMap");
+        let source = json!([{"configMapRef": {"name": name, "key": "chats.csv"}}]);
+        let mut broadcast = broadcast(name, 0, json!({"recipients": {"csv": null, "from": source}}));
+        merge(&mut broadcast["spec"], spec);
+        broadcast
+    }
+
+    /// Creates a Broadcast, and returns it as it was stored.
+    pub async fn create(&self, manifest: &Value) -> Broadcast {
+        let broadcast: Broadcast = serde_json::from_value(manifest.clone()).expect("should be a Broadcast");
+        self.api().create(&PostParams::default(), &broadcast).await.expect("should make a Broadcast")
     }
 
     /// Changes a Broadcast with a merge patch.

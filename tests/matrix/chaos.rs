@@ -1,6 +1,7 @@
 //! Random compositions: several faults at random points of a random play, and users who act meanwhile. A seed gives the same
 //! cases again.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -12,7 +13,8 @@ use crate::common::stage::chat_id;
 use crate::gateway_line::Moment;
 use crate::play::{Play, Reference, disturbed};
 use crate::recipes::script;
-use crate::recipes::users::{ACTIONS, act_at};
+use crate::recipes::users::{ACTIONS, Action, act_at};
+use crate::scene::Scene;
 use crate::tap::{EventFault, Fault, Planned, Point};
 
 /// Most faults of one case.
@@ -36,7 +38,7 @@ pub fn case(references: &[Arc<Reference>], seed: u64, number: u64) -> Case {
     let run = script(move |scene| {
         let (reference, plan, action) = (reference.clone(), plan.clone(), action.clone());
         Box::pin(async move {
-            tracing_line(scene, &plan, &action);
+            log_plan(scene, &plan, action.as_ref());
             scene.may_fail = true;
             scene.patience *= 4;
             scene.doubtful.extend((0..3).map(chat_id));
@@ -53,12 +55,7 @@ pub fn case(references: &[Arc<Reference>], seed: u64, number: u64) -> Case {
 }
 
 /// What a case does, at the beginning of its log.
-fn tracing_line(
-    scene: &crate::scene::Scene,
-    plan: &[Planned],
-    action: &Option<(Point, crate::recipes::users::Action)>,
-) {
-    use std::io::Write;
+fn log_plan(scene: &Scene, plan: &[Planned], action: Option<&(Point, Action)>) {
     // The log is memory.
     let _ = writeln!(scene.log.clone(), "plan: {plan:#?}\naction: {action:?}");
 }

@@ -233,6 +233,8 @@ impl Scene {
             name: format!("operator-{group}"),
             pod_name: format!("pod-{pod}"),
             pod_uid: Some(format!("pod-{pod}")),
+            // Nothing here comes from a backup of everything.
+            assume_restored_after: Duration::from_secs(86_400),
             times: self.lease_times,
         };
         let start = Start {

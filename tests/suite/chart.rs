@@ -55,6 +55,8 @@ async fn the_account_may_do_what_it_needs_and_nothing_more() {
         ("update", "broadcasts.broadcast-operator.dev/status"),
         ("update", "broadcastbatches.broadcast-operator.dev/status"),
         ("update", "broadcastchannels.broadcast-operator.dev/status"),
+        ("create", "broadcastcampaigns.broadcast-operator.dev"),
+        ("delete", "broadcastcampaigns.broadcast-operator.dev"),
     ] {
         assert!(may(verb, resource), "{verb} {resource}");
     }

@@ -36,11 +36,15 @@ async fn every_example_does_what_it_says() {
     let corrected = stage.complete("spring-sale-corrected").await;
     assert_eq!(counts(&corrected).sent + counts(&stopped).sent, 30, "as its comment says");
     stage.kubectl(&["apply", "-f", &example("08-pacing-and-retry.yaml")]);
+    stage.kubectl(&["apply", "-f", &example("09-campaign.yaml")]);
     for name in names(&stage) {
         if name != "spring-sale" {
             stage.complete(&name).await;
         }
     }
+    stage.kubectl(&["delete", "-f", &example("09-campaign.yaml"), "--timeout=60s"]);
+    stage.kubectl(&["apply", "-f", &example("09-campaign.yaml")]);
+    stage.wait_state("loyalty-points", "CampaignAlreadySent").await;
     let twice = stage.gateway.ledger().summary().requests.twice;
     assert_eq!((twice.chats, twice.tokens), (0, 0));
 }

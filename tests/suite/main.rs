@@ -4,17 +4,20 @@
 mod common;
 
 mod bad_input;
+mod campaigns;
 mod chart;
 mod claims;
 mod crashes;
 mod drift;
 mod examples;
+mod export;
 mod gateway_answers;
 mod kubectl;
 mod operator_process;
 mod receipts;
 mod replicas;
 mod restarts;
+mod restores;
 mod sending;
 mod sizes;
 mod stopping;

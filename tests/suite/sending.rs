@@ -214,49 +214,6 @@ async fn a_name_that_was_used_before_can_be_used_again_once_its_pages_are_gone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recreated_broadcast_whose_old_pages_are_there_is_held_until_a_person_decides() {
-    let stage = Stage::new().await;
-    stage.apply(&broadcast("sale", 5, json!({})));
-    stage.complete("sale").await;
-    // Orphaned, the pages stay when the Broadcast goes, as after a restore from a backup.
-    stage.kubectl(&["delete", "bc", "sale", "--cascade=orphan", "--timeout=60s"]);
-    stage.apply(&broadcast("sale", 5, json!({})));
-    let held = stage.wait_state("sale", "PagesOfAnotherBroadcast").await;
-    assert!(condition(&held, "Stalled").is_some_and(|stalled| stalled.message.contains("set spec.paused")));
-    stage.kubectl(&["delete", "bcb", "--all"]);
-    // Another Broadcast goes its whole way meanwhile: the held one has had its chance.
-    stage.apply(&broadcast("other", 5, json!({})));
-    stage.complete("other").await;
-    assert_eq!(state(&stage.broadcast("sale").await), "PagesOfAnotherBroadcast");
-    assert_eq!(stage.accepted_now("sale"), 5);
-    stage.pause("sale", true).await;
-    stage.wait_state("sale", "Stopped").await;
-    stage.pause("sale", false).await;
-    stage.complete("sale").await;
-    assert_eq!(stage.accepted_now("sale"), 10, "now a person has decided");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hold_stays_when_its_reason_goes_away_at_once() {
-    let stage = Stage::new().await;
-    stage.apply(&broadcast("sale", 5, json!({})));
-    stage.complete("sale").await;
-    stage.kubectl(&["delete", "bc", "sale", "--cascade=orphan", "--timeout=60s"]);
-    stage.apply(&broadcast("sale", 5, json!({})));
-    let first = stage.wait("sale", "a first status", |sale| sale.status.is_some()).await;
-    assert!(state(&first) == "Planning" || state(&first) == "PagesOfAnotherBroadcast");
-    stage.wait_state("sale", "PagesOfAnotherBroadcast").await;
-    let held = stage.broadcast("sale").await;
-    let written = condition(&held, "Stalled").expect("Stalled").last_transition_time.0;
-    let created = held.metadata.creation_timestamp.expect("a time").0;
-    assert!(written.duration_since(created).as_secs() <= 1, "it does not wait for its turn to be written");
-    stage.kubectl(&["delete", "bcb", "--all"]);
-    stage.apply(&broadcast("other", 5, json!({})));
-    stage.complete("other").await;
-    assert_eq!(stage.accepted_now("sale"), 5);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_page_of_a_finished_log_does_not_open_it_again() {
     let stage = Stage::new().await;
     stage.apply(&broadcast("sale", 300, json!({})));

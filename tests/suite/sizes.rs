@@ -8,6 +8,8 @@ use crate::common::stage::{Stage, broadcast, chat_id};
 
 /// Largest page, as the scalability guidance for custom resources has it.
 const LARGEST_PAGE: usize = 50 * 1024;
+/// What the tests of pages without a cluster take for the field managers of a page.
+const FIELD_MANAGERS: usize = 1024;
 /// Largest Broadcast, besides the recipients that a person wrote into it.
 const LARGEST_STATUS: usize = 10 * 1024;
 
@@ -34,6 +36,9 @@ async fn the_longest_ids_texts_and_errors_fit_into_a_page() {
     books::check_complete(&stage, &done, 600).await;
     for page in stage.pages("long").await {
         assert!(bytes(&page) <= LARGEST_PAGE, "{} has {} bytes", page.spec.index, bytes(&page));
+        let managers = page.metadata.managed_fields.as_ref().expect("should have field managers");
+        let managers = serde_json::to_vec(managers).expect("JSON").len();
+        assert!(managers <= FIELD_MANAGERS, "the field managers of a page take {managers} bytes");
     }
     // Fifty failed chats with the longest errors are shown.
     let status = serde_json::to_vec(&done.status).expect("JSON").len();

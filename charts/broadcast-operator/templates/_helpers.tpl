@@ -83,6 +83,11 @@ listing its kinds. It needs none on broadcasts/finalizers: the pages that a Broa
 - apiGroups: ["broadcast-operator.dev"]
   resources: ["broadcastbatches/status"]
   verbs: ["update"]
+# spec.campaignKey: a key is taken by creating its object, kept for a time after its Broadcast, then deleted. It is read by
+# name; the list finds those whose time is over.
+- apiGroups: ["broadcast-operator.dev"]
+  resources: ["broadcastcampaigns"]
+  verbs: ["get", "list", "create", "update", "delete"]
 # Tokens of gateways, secrets that receipts are signed with, and audiences. It reads those that a channel or Broadcast
 # names, so it needs neither list nor watch.
 - apiGroups: [""]

@@ -1,0 +1,279 @@
+//! Holds: what is found of a Broadcast that was restored or recreated, and what accepting it does.
+//!
+//! In: pages as the API server has them. Out: a hold for the status, or, once a person has accepted it, pages to go on with.
+//! Whatever is accepted, a chat of which a batch says that it was sent to is not sent to again.
+
+use kube::ResourceExt;
+
+use super::plan::stalled;
+use super::reconcile::{key_of, uid_of};
+use super::{Context, PlannerError, restart, sources};
+use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, HoldReason};
+use crate::clock;
+use crate::domain::audience::{digest, pages};
+use crate::domain::hold::{self, Books, Hold, batches_missing, batches_went_back, books};
+use crate::domain::ids::ObjectKey;
+use crate::domain::outcome::Outcome;
+use crate::domain::page::{Page, Recipient};
+use crate::domain::standing::Standing;
+use crate::domain::summary::Seen;
+use crate::domain::verdict::Stage;
+
+/// The token of what a person has accepted of this Broadcast last, besides restores of the cluster.
+pub(super) fn accepted_token(broadcast: &Broadcast) -> Option<String> {
+    let now = hold::accepted(broadcast).filter(|hold| hold.reason != HoldReason::ClusterRestored);
+    let before = || broadcast.status.as_ref().and_then(|status| status.accepted_token.clone());
+    now.map(|hold| hold.token).or_else(before)
+}
+
+/// The token of the restore of the cluster that a person has accepted for this Broadcast last.
+pub(super) fn accepted_restore(broadcast: &Broadcast) -> Option<String> {
+    let now = hold::accepted(broadcast).filter(|hold| hold.reason == HoldReason::ClusterRestored);
+    let before = || broadcast.status.as_ref().and_then(|status| status.accepted_restore.clone());
+    now.map(|hold| hold.token).or_else(before)
+}
+
+/// What a Broadcast is held for because the whole cluster was restored, if a person has not accepted it.
+pub(super) fn of_cluster(broadcast: &Broadcast, context: &Context) -> Option<Hold> {
+    let restored = context.leases.restored()?;
+    let source = broadcast.spec.restart_from.as_ref().and_then(|source| {
+        let key = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &source.name);
+        context.observed.broadcast(&key)?.creation_timestamp().map(|created| created.0)
+    });
+    Hold::of_restored(broadcast, &restored, source)
+}
+
+/// Looks at pages that are there before the audience is sealed. Pages of another Broadcast, or with outcomes in them, are a
+/// reason to hold: a restored or recreated Broadcast must not send again by itself. Other leftovers are thrown away when they
+/// do not fit. Returns the pages to seal.
+pub(super) async fn clear_leftovers(
+    broadcast: &Broadcast,
+    context: &Context,
+    wanted: Vec<Page>,
+) -> Result<Result<Vec<Page>, Stage>, PlannerError> {
+    let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
+    let found = refuse_leftovers(&stored, broadcast);
+    match found.as_ref().map(|found| (found.is_accepted(broadcast), found.reason)) {
+        Some((false, _)) => return Ok(found.map(Stage::Held).map_or(Ok(wanted), Err)),
+        Some((true, HoldReason::PagesOfAnotherBroadcast)) => {
+            for page in foreign(&stored, broadcast) {
+                context.ledger.delete_page(page).await?;
+            }
+            let message = "the batches of the earlier Broadcast are being deleted, as accepted";
+            return Ok(Err(Stage::Waiting("Planning", message.into())));
+        }
+        Some((true, _)) | None => {}
+    }
+    let accepted = found.or_else(|| hold::accepted(broadcast));
+    if accepted.is_some_and(|accepted| accepted.reason == HoldReason::StatusLost) {
+        return Ok(take_up(wanted, &stored));
+    }
+    for page in &stored {
+        let index = usize::try_from(page.spec.index).unwrap_or(usize::MAX);
+        let fits = wanted.get(index).is_some_and(|wanted| wanted.recipients_csv() == page.spec.recipients);
+        if !fits {
+            context.ledger.delete_page(page).await?;
+        }
+    }
+    Ok(Ok(wanted))
+}
+
+/// What a Broadcast that is not sealed must be held for, if a person has not accepted it.
+pub(super) async fn look_for_leftovers(
+    broadcast: &Broadcast,
+    context: &Context,
+) -> Result<Option<Hold>, PlannerError> {
+    let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
+    Ok(refuse_leftovers(&stored, broadcast).filter(|held| !held.is_accepted(broadcast)))
+}
+
+/// Why a Broadcast must not be planned over the pages that are there, if so.
+fn refuse_leftovers(stored: &[BroadcastBatch], broadcast: &Broadcast) -> Option<Hold> {
+    let mut owners: Vec<&str> =
+        foreign(stored, broadcast).map(|page| page.spec.broadcast.uid.as_str()).collect();
+    if let Some(page) = foreign(stored, broadcast).next() {
+        // The garbage collector takes them one by one: the token is of whose they are, not of how many are left.
+        owners.sort_unstable();
+        owners.dedup();
+        let says = format!(
+            "batch {} is of an earlier Broadcast of this name, so its chats may have the message already: nothing is sent. \
+             To delete the earlier batches and send to all chats",
+            page.name_any()
+        );
+        return Some(Hold::new(broadcast, HoldReason::PagesOfAnotherBroadcast, owners, &says));
+    }
+    let used = stored.iter().find(|page| was_used(page))?;
+    let says = format!(
+        "batch {} has outcomes, but this Broadcast's status is gone: it was restored without it, so nothing is sent. \
+         Restore the status as well. Or go on from what the batches say; chats of batches that are lost become Unknown",
+        used.name_any()
+    );
+    // Receipts change pages while it is held; which pages they are stays.
+    let mut uids: Vec<String> = stored.iter().filter_map(ResourceExt::uid).collect();
+    uids.sort_unstable();
+    Some(Hold::new(broadcast, HoldReason::StatusLost, uids.iter().map(String::as_str), &says))
+}
+
+fn foreign<'a>(
+    stored: &'a [BroadcastBatch],
+    broadcast: &Broadcast,
+) -> impl Iterator<Item = &'a BroadcastBatch> {
+    let uid = uid_of(broadcast);
+    stored.iter().filter(move |page| page.spec.broadcast.uid != uid.as_str())
+}
+
+/// Whether anything was ever sent from a page.
+fn was_used(batch: &BroadcastBatch) -> bool {
+    let Some(status) = batch.status.as_ref().filter(|status| !status.outcomes.is_empty()) else {
+        return false;
+    };
+    let untouched = |page: Page| {
+        page.rows()
+            .iter()
+            .all(|row| matches!(row.outcome, Outcome::Pending | Outcome::Skipped) && row.attempts == 0)
+    };
+    status.claim.is_some() || status.sealed || !Page::parse(batch).is_ok_and(untouched)
+}
+
+/// The pages of a Broadcast that goes on without the status that it had: those that are stored stay as they are, and what may
+/// have been sent from the others is Unknown.
+fn take_up(wanted: Vec<Page>, stored: &[BroadcastBatch]) -> Result<Vec<Page>, Stage> {
+    let place = |batch: &BroadcastBatch| usize::try_from(batch.spec.index).unwrap_or(usize::MAX);
+    let fits = |batch: &BroadcastBatch| {
+        wanted.get(place(batch)).is_some_and(|page| page.recipients_csv() == batch.spec.recipients)
+    };
+    if let Some(other) = stored.iter().find(|batch| !fits(batch)) {
+        let message = format!(
+            "batch {} has other recipients than the audience has now: give it back the audience that it was sent with, or \
+             send to the rest with a Broadcast of another name",
+            other.name_any()
+        );
+        return Err(stalled("AudienceChanged", &message));
+    }
+    let is_kept = |index| stored.iter().any(|batch| place(batch) == index && Page::parse(batch).is_ok());
+    Ok(give_up(wanted, is_kept))
+}
+
+/// Pages whose log is lost: their chats become Unknown.
+fn give_up(mut wanted: Vec<Page>, is_kept: impl Fn(usize) -> bool) -> Vec<Page> {
+    let now = clock::now();
+    for (index, page) in wanted.iter_mut().enumerate() {
+        if !is_kept(index) {
+            page.give_up(now);
+        }
+    }
+    wanted
+}
+
+/// What a sealed Broadcast is held for, if anything.
+pub(super) async fn of_sealed(
+    broadcast: &Broadcast,
+    context: &Context,
+) -> Result<Option<Hold>, PlannerError> {
+    let shown = Hold::shown(broadcast).filter(|shown| shown.reason == HoldReason::BatchesWentBack);
+    let is_complete = broadcast.status.as_ref().is_some_and(|status| status.completion_time.is_some());
+    if shown.is_some() || is_complete {
+        // What went back stays so, also when receipts have made up for it since.
+        return Ok(shown);
+    }
+    let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
+    if let Some(missing) = batches_missing(broadcast, &pages, clock::now()) {
+        return Ok(Some(missing));
+    }
+    match context.observed.books(broadcast) {
+        Books::Agree | Books::Missing => Ok(None),
+        // An earlier version of the very page was seen.
+        Books::Behind(chats) if Seen::of(&pages).behind > 0 => Ok(Some(batches_went_back(broadcast, chats))),
+        Books::Behind(_) => confirmed(broadcast, context).await,
+    }
+}
+
+/// The watch of the pages may be behind that of the Broadcast, whose status another replica has written. Pages that are read
+/// after the status are never behind it by themselves.
+async fn confirmed(broadcast: &Broadcast, context: &Context) -> Result<Option<Hold>, PlannerError> {
+    let stored = own_pages(broadcast, context).await?;
+    let seen = seen(&stored);
+    let status = broadcast.status.clone().unwrap_or_default();
+    match books(&status, &seen) {
+        Books::Behind(chats) => Ok(Some(batches_went_back(broadcast, chats))),
+        Books::Agree | Books::Missing => Ok(None),
+    }
+}
+
+async fn own_pages(broadcast: &Broadcast, context: &Context) -> Result<Vec<BroadcastBatch>, PlannerError> {
+    let mut stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
+    let uid = uid_of(broadcast);
+    stored.retain(|page| page.spec.broadcast.uid == uid.as_str());
+    Ok(stored)
+}
+
+/// Stored pages, added up; those that cannot be read are not there.
+pub(super) fn seen(stored: &[BroadcastBatch]) -> Seen {
+    let readable = stored.iter().filter_map(|batch| Page::parse(batch).ok());
+    readable.fold(Seen::default(), |seen, page| Seen {
+        pages: seen.pages + 1,
+        standing: seen.standing.with(Standing::of_page(&page.counts())),
+        ..seen
+    })
+}
+
+/// Does what a person has accepted of a sealed Broadcast. Returns what it is then.
+pub(super) async fn go_on(
+    broadcast: &Broadcast,
+    context: &Context,
+    accepted: &Hold,
+) -> Result<Stage, PlannerError> {
+    tracing::warn!(reason = hold::name_of(accepted.reason), token = accepted.token, "hold accepted");
+    if accepted.reason != HoldReason::BatchesMissing {
+        return Ok(Stage::Sealed);
+    }
+    let recipients = match audience_again(broadcast, context).await? {
+        Ok(recipients) => recipients,
+        Err(stage) => return Ok(stage),
+    };
+    let wanted = pages(recipients);
+    let sealed = broadcast.status.as_ref().and_then(|status| status.audience_digest.as_ref());
+    if sealed != Some(&digest(&wanted)) {
+        let message = "the missing batches cannot be given up, because the audience is not what it was: give it back, or send \
+                       to the rest with a Broadcast of another name";
+        return Ok(stalled("AudienceChanged", message));
+    }
+    let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
+    if let Some(other) = foreign(&stored, broadcast).next() {
+        let message = format!(
+            "batch {} of an earlier Broadcast is in the place of a missing one. Save what it says, and then: kubectl -n {} \
+             delete bcb -l {BROADCAST_LABEL}={}",
+            other.name_any(),
+            broadcast.namespace().unwrap_or_default(),
+            broadcast.name_any()
+        );
+        return Ok(stalled("PagesOfAnotherBroadcast", &message));
+    }
+    let is_kept = |index| {
+        stored
+            .iter()
+            .any(|batch| usize::try_from(batch.spec.index) == Ok(index) && Page::parse(batch).is_ok())
+    };
+    for (index, page) in give_up(wanted, is_kept).into_iter().enumerate() {
+        if !is_kept(index) {
+            context.ledger.create_page(broadcast, index, page).await?;
+        }
+    }
+    Ok(Stage::Sealed)
+}
+
+/// The audience of a sealed Broadcast, as it is now.
+async fn audience_again(
+    broadcast: &Broadcast,
+    context: &Context,
+) -> Result<Result<Vec<Recipient>, Stage>, PlannerError> {
+    if let Some(request) = &broadcast.spec.restart_from {
+        return restart::recipients_again(broadcast, request, context).await;
+    }
+    let Some(recipients) = &broadcast.spec.recipients else {
+        return Ok(Err(stalled("InvalidSpec", "recipients are needed")));
+    };
+    let namespace = broadcast.namespace().unwrap_or_default();
+    let read = sources::audience(&context.client, &namespace, recipients).await?;
+    Ok(read.map_err(|(reason, message)| Stage::Stalled(reason, message)))
+}
