@@ -17,6 +17,8 @@ pub mod export;
 pub mod lease;
 pub mod ledger;
 pub mod metrics;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod observed;
 pub mod planner;
 pub mod providers;

@@ -231,6 +231,18 @@ impl Page {
         *known != before
     }
 
+    /// Takes in the answer to a request whose claim does not stand here any more, because another process took it for
+    /// orphaned. What was accepted is true for ever. A refusal speaks of its own try alone: it says nothing of a chat that
+    /// another claim holds, or that was tried again since.
+    pub fn merge_late(&mut self, row: usize, answer: &Row) -> bool {
+        let is_refusal = matches!(answer.outcome, Outcome::Failed | Outcome::Pending);
+        let is_tried_since = self.rows.get(row).is_some_and(|known| known.attempts > answer.attempts);
+        if is_refusal && (is_tried_since || self.claimed_rows().contains(&row)) {
+            return false;
+        }
+        self.merge(row, answer)
+    }
+
     /// Ends the claim. Rows of it without an outcome are Pending again, so the caller must know that they were not sent.
     pub fn release_claim(&mut self) {
         self.claim = None;

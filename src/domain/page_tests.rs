@@ -238,3 +238,24 @@ fn check_counts(page: &Page) -> Result<(), TestCaseError> {
     prop_assert_eq!(usize::try_from(sum), Ok(page.rows.len()));
     Ok(())
 }
+
+#[test]
+fn a_refusal_that_comes_late_says_nothing_of_a_chat_that_was_tried_again() {
+    let recipient =
+        |chat: &str| Recipient { chat: chat.into(), skip: String::new(), params: BTreeMap::new() };
+    let (first, second) = (Incarnation::new("first".into()), Incarnation::new("second".into()));
+    let known = |outcome, attempts| Row::known(outcome, attempts, now());
+    let mut page = Page::planned(vec![recipient("1"), recipient("2"), recipient("3")]);
+    page.make_claim(&(0..3), false, &first, 0, now()).expect("free");
+    page.orphan_claim(now());
+    page.make_claim(&(0..2), true, &second, 0, now()).expect("free");
+    // The chats of the other claim are being sent to again.
+    assert!(!page.merge_late(0, &known(Outcome::Failed, 1)));
+    assert!(page.merge_late(1, &known(Outcome::Sent, 1)), "what was accepted is true for ever");
+    assert!(page.merge_late(2, &known(Outcome::Failed, 1)), "nobody else has sent to it");
+    page.merge(0, &known(Outcome::Unknown, 2));
+    page.release_claim();
+    assert!(!page.merge_late(0, &known(Outcome::Failed, 1)), "the second try may have reached it");
+    let outcomes: Vec<Outcome> = page.rows().iter().map(|row| row.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Unknown, Outcome::Sent, Outcome::Failed]);
+}

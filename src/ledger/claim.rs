@@ -11,6 +11,8 @@ use crate::clock;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::Row;
 use crate::domain::page::{Page, Recipient};
+#[cfg(feature = "mutants")]
+use crate::mutants::{Mutant, is_on};
 
 /// Rows that somebody would like to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,14 +118,22 @@ impl Ledger {
                     page.make_claim(&window.rows, window.resend, &self.incarnation, attempt, now)
                         .map_err(|refusal| LedgerError::refused(&window.page, &refusal))?;
                 }
-                Ok(claimed_rows(page))
+                let rows = claimed_rows(page);
+                #[cfg(feature = "mutants")]
+                if is_on(Mutant::RecordBeforeSend) {
+                    for row in &rows {
+                        page.merge(row.row, &Row::known(crate::domain::outcome::Outcome::Sent, 1, now));
+                    }
+                }
+                Ok(rows)
             })
             .await?;
         claim.sends = sends;
         Ok(claim)
     }
 
-    /// Stores results of a claim. Results are evidence: they are merged, whatever has become of the page since.
+    /// Stores results of a claim. Results are evidence: they are merged, whatever has become of the page since. Only a refusal
+    /// says nothing any more of a chat that another process, which took this one for dead, may have sent to since.
     ///
     /// # Errors
     /// Only when the page is gone, with its whole Broadcast.
@@ -137,10 +147,15 @@ impl Ledger {
         let slot = self.slot(&window.page);
         let mut stored = slot.lock().await;
         self.write_at_any_cost(&window.page, &window.broadcast, &slot, &mut stored, |page| {
+            let is_ours = page.is_claimed_by(&self.incarnation, claim.attempt);
             for (row, result) in results {
-                page.merge(*row, result);
+                if is_ours {
+                    page.merge(*row, result);
+                } else {
+                    page.merge_late(*row, result);
+                }
             }
-            if after == AfterRecord::Release && page.is_claimed_by(&self.incarnation, claim.attempt) {
+            if after == AfterRecord::Release && is_ours {
                 page.release_claim();
             }
         })
@@ -156,6 +171,10 @@ impl Ledger {
         self.write(page, broadcast, &slot, &mut stored, Base::Any, |page| {
             let orphaned = page.claim().is_some_and(|claim| !self.answers_for(claim));
             let rows = if orphaned { page.claimed_rows().len() } else { 0 };
+            #[cfg(feature = "mutants")]
+            if orphaned && is_on(Mutant::OrphanClaimedAgain) {
+                page.release_claim();
+            }
             if orphaned {
                 page.orphan_claim(now);
             }

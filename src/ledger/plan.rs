@@ -72,6 +72,10 @@ impl Ledger {
         *stored = None;
         let now = clock::now();
         self.write(page, broadcast, &slot, &mut stored, Base::Latest, |content| {
+            #[cfg(feature = "mutants")]
+            if crate::mutants::is_on(crate::mutants::Mutant::SealOverClaim) {
+                content.release_claim();
+            }
             if !content.is_sealed() {
                 content.seal(now).map_err(|_| LedgerError::Claimed { page: page.clone() })?;
             }

@@ -86,6 +86,12 @@ impl Ledger {
         stored: &mut Option<Stored>,
         mut change: impl FnMut(&mut Page) -> T,
     ) -> Result<T, LedgerError> {
+        #[cfg(feature = "mutants")]
+        if crate::mutants::is_on(crate::mutants::Mutant::ResultsDroppedOnConflict) {
+            let once =
+                self.write_once(key, broadcast, stored, &[], Base::Any, &mut |page| Ok(change(page))).await;
+            return once.map(|(value, _)| value).map_err(|_| LedgerError::Abandoned);
+        }
         loop {
             match self.write(key, broadcast, slot, stored, Base::Any, |page| Ok(change(page))).await {
                 Err(error @ (LedgerError::Api { .. } | LedgerError::Corrupt { .. })) => {
@@ -120,6 +126,9 @@ impl Ledger {
         let status = page.status();
         if current.batch.status.as_ref() != Some(&status) {
             let next = BroadcastBatch { status: Some(status), ..current.batch.clone() };
+            #[cfg(feature = "mutants")]
+            let next =
+                crate::mutants::forget_version(&self.api(&key.namespace), next, &current.page, &page).await;
             *stored = Some(self.put(key, &next).await.map_err(Failure::of)?);
         }
         Ok((value, merged))

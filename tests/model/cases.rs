@@ -81,6 +81,7 @@ fn world_of(mutant: Mutant) -> Bounds {
         | Mutant::PlanBeforeSeal
         | Mutant::SilenceIsFailure => RESTART,
         Mutant::PlanAfterFirstSeal => TWO_PAGES,
+        Mutant::LateRefusalCounts => RESEND,
         Mutant::WithoutVersion(Write::Claim | Write::Record | Write::Recover)
         | Mutant::RecordBeforeSend
         | Mutant::SendWithoutClaim

@@ -23,6 +23,8 @@ pub enum Mutant {
     ResultsDropped,
     /// No answer is taken for a refusal.
     SilenceIsFailure,
+    /// A refusal counts also when its claim is another's by now, which may have reached the chat.
+    LateRefusalCounts,
 }
 
 /// A kind of write.
@@ -35,7 +37,7 @@ pub enum Write {
 }
 
 /// Every mutant: its name, and the promise that it breaks.
-pub const MUTANTS: [(Mutant, &str, &str); 13] = [
+pub const MUTANTS: [(Mutant, &str, &str); 14] = [
     (Mutant::WithoutVersion(Write::Claim), "a_claim_without_resource_version", NEVER_TWICE),
     (Mutant::WithoutVersion(Write::Record), "a_record_without_resource_version", NO_REGRESS),
     (Mutant::WithoutVersion(Write::Recover), "a_recovery_without_resource_version", NO_REGRESS),
@@ -49,4 +51,5 @@ pub const MUTANTS: [(Mutant, &str, &str); 13] = [
     (Mutant::PlanAfterFirstSeal, "a_restart_planned_after_the_first_seal", NEVER_TWICE),
     (Mutant::ResultsDropped, "results_dropped_on_a_conflict", NO_LOSS),
     (Mutant::SilenceIsFailure, "silence_taken_for_failure", NEVER_TWICE),
+    (Mutant::LateRefusalCounts, "a_late_refusal_that_counts", TRUTH),
 ];

@@ -8,9 +8,7 @@ use super::state::{Restart, State, Step};
 
 /// No chat gets two messages, across the source and its restart, unless Unknown ones are to be sent again.
 pub const NEVER_TWICE: &str = "never twice";
-/// What is recorded is so: Sent was taken by the gateway; Failed, Cancelled, and Pending outside of a claim were not. A chat
-/// that was sent again while it was Unknown may be Failed although one of its two messages was taken: its senders hear
-/// different answers, and Failed is the greater evidence.
+/// What is recorded is so: Sent was taken by the gateway; Failed, Cancelled, and Pending outside of a claim were not.
 pub const TRUTH: &str = "truth";
 /// A definite answer is in the memory of the process that has it, or stored. A restart has every chat that was cancelled for
 /// it, and none that was reached.
@@ -60,8 +58,7 @@ fn is_true(protocol: &Protocol, state: &State) -> bool {
             let is_accepted = state.chats[*chat].accepted[broadcast];
             match row.outcome {
                 Outcome::Sent => is_accepted,
-                Outcome::Failed => !is_accepted || state.chats[*chat].is_resent,
-                Outcome::Cancelled => !is_accepted,
+                Outcome::Failed | Outcome::Cancelled => !is_accepted,
                 Outcome::Pending => !is_accepted || claim.contains(&number),
                 Outcome::Unknown => true,
                 Outcome::Skipped | Outcome::Delivered | Outcome::Read => false,

@@ -229,7 +229,9 @@ impl Protocol {
             }
         };
         if let (Some(result), _) = policy.settle(&before, answer, NOW) {
-            if result.has_evidence() && !state.stored[page].sheet.page().rows()[row].has_evidence() {
+            // Of a chat that may be sent to again, a refusal may have nothing to say any more.
+            let is_owed = result.has_evidence() && !(self.bounds.resend && result.outcome == Outcome::Failed);
+            if is_owed && !state.stored[page].sheet.page().rows()[row].has_evidence() {
                 chat.owed_by = Some(replica);
             }
             results.push((row, result));
@@ -244,10 +246,14 @@ impl Protocol {
         };
         let (page, is_last) = (*page, todo.is_empty());
         let mut content = process.views[page].sheet.page().clone();
+        let is_ours = content.is_claimed_by(&process.incarnation, *attempt);
         for (row, result) in results {
-            content.merge(*row, result);
+            match is_ours || self.mutant == Some(Mutant::LateRefusalCounts) {
+                true => content.merge(*row, result),
+                false => content.merge_late(*row, result),
+            };
         }
-        if is_last && content.is_claimed_by(&process.incarnation, *attempt) {
+        if is_last && is_ours {
             content.release_claim();
         }
         let heard = self.put(state, replica, page, Write::Record, content, fate);

@@ -14,8 +14,9 @@ type Line = [String; 3];
 fn lines() -> impl Strategy<Value = Vec<Line>> {
     let mark =
         prop::sample::select(vec!["", " ", "\u{202a}", "\u{202c}", "\u{feff}", "\u{a0}", "\t", "\u{200e}"]);
+    let dialled = prop::sample::select(vec!["", "+", "00", "000", "0000", "+00", "(00) 0"]);
     let number =
-        (mark.clone(), "[+]?[0-9]{0,3}[-0-9(). ]{1,12}", mark).prop_map(|(a, n, b)| format!("{a}{n}{b}"));
+        (mark.clone(), dialled, "[-0-9(). ]{1,12}", mark).prop_map(|(a, b, c, d)| format!("{a}{b}{c}{d}"));
     let chat = prop_oneof![2 => number, 1 => "[a-z]{1,3}@[a-z]{1,3}", 1 => any::text()];
     prop::collection::vec((chat, any::text(), any::text()).prop_map(|(chat, a, b)| [chat, a, b]), 0..20)
 }

@@ -164,10 +164,11 @@ proptest! {
 fn widest_audiences(wide: &str) -> Vec<Vec<Chat>> {
     let names = || (0..32).map(|name| format!("{}{name:02}", "p".repeat(62)));
     let value = |length: usize| wide.repeat(length);
-    let chats = |number: usize, id: &dyn Fn(usize) -> String, length: usize| -> Vec<Chat> {
-        let params = |length| names().map(move |name| (name, value(length))).collect();
-        (0..number).map(|chat| Chat { id: id(chat), params: params(length) }).collect()
+    let some = |columns: usize, number: usize, id: &dyn Fn(usize) -> String, length: usize| -> Vec<Chat> {
+        let params = || names().take(columns).map(|name| (name, value(length))).collect();
+        (0..number).map(|chat| Chat { id: id(chat), params: params() }).collect()
     };
+    let chats = |number, id: &dyn Fn(usize) -> String, length| some(32, number, id, length);
     let phone = |chat| format!("49{chat:018}");
     // Not a chat if the character cannot stand in one: then the row is skipped, which takes room too.
     let longest = |chat| format!("{}{chat:06}", value(122));
@@ -175,6 +176,9 @@ fn widest_audiences(wide: &str) -> Vec<Vec<Chat>> {
         chats(260, &phone, 0),
         chats(260, &longest, 0),
         chats(260, &phone, 1),
+        // Rows that are short, and yet too long for as many as a page may have: what each of them takes besides its texts
+        // matters most.
+        some(1, 500, &phone, 4),
         chats(40, &longest, 20),
         // As much as a recipient may have, or too much, which is a skipped row.
         chats(2, &longest, 1024),
@@ -198,7 +202,9 @@ fn the_worst_of_every_form_and_outcome_fits_into_its_pages() {
     let mut largest = 0;
     for wide in WIDE {
         let mixed = any::OUTCOMES.map(|outcome| longest_answer(wide, outcome));
-        let delivered = [longest_answer("m", Outcome::Delivered)];
+        // A longer id is dropped where there is no room for it, and this one is always kept.
+        let id = "m".repeat(96);
+        let delivered = [longest_answer("m", Outcome::Delivered).with_message_id(&id)];
         for mut chats in widest_audiences(wide) {
             // An audience without anybody to send to is none.
             chats.push(Chat { id: "15550100".into(), params: BTreeMap::new() });
