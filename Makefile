@@ -1,7 +1,7 @@
 # Every target is one line, and .ci/run calls the same ones as people do.
 
 .DEFAULT_GOAL := help
-.PHONY: help testbed build test demo lint drift bless kills bench chart clean
+.PHONY: help testbed build test matrix chaos demo lint drift bless kills bench chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,8 +12,14 @@ testbed: ## build etcd, the API server, kubectl and helm from pinned sources, on
 build: ## build the operator and the simulator for use: target/release
 	cargo build --release --bins
 
-test: testbed ## run all tests
+test: testbed ## run all tests, and every recipe of the fault matrix on its smallest broadcast
 	cargo test
+
+matrix: testbed ## run the fault matrix whole; RECIPE=A1 runs one recipe
+	cargo test --test matrix -- --whole $(RECIPE)
+
+chaos: testbed ## let random faults meet for 10 minutes; SEED=… plays those of an earlier run again
+	cargo test --test matrix -- --chaos $(addprefix --seed ,$(SEED))
 
 demo: testbed ## show it at work on this machine; KEEP=1 leaves it running until Ctrl-C
 	cargo test --test demo

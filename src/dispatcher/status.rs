@@ -18,13 +18,23 @@ use crate::domain::ids::ObjectKey;
 /// Between two writes of one channel's status: people look at it, nothing decides by it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What was to be shown, and on which version of the channel that was compared with what stands there: a later version may
+/// be that of an earlier write, or of somebody who changed the status.
+#[derive(PartialEq)]
+struct Shown {
+    channel: Version,
+    seen: Option<String>,
+    health: Health,
+    active: usize,
+}
+
 /// Writes the status of one channel.
 pub(super) struct StatusWriter {
     context: Arc<Context>,
     key: ObjectKey,
     writing: Option<JoinHandle<()>>,
     last: Option<Instant>,
-    shown: Option<(Version, Health, usize)>,
+    shown: Option<Shown>,
     is_behind: bool,
 }
 
@@ -42,7 +52,12 @@ impl StatusWriter {
         now: Instant,
         wall: Timestamp,
     ) {
-        let wanted = (Version::of(channel), health.clone(), active);
+        let wanted = Shown {
+            channel: Version::of(channel),
+            seen: channel.metadata.resource_version.clone(),
+            health: health.clone(),
+            active,
+        };
         if self.shown.as_ref() == Some(&wanted) && !self.is_behind {
             return;
         }

@@ -148,6 +148,12 @@ impl Leases {
         self.0.is_leader(clock::monotonic())
     }
 
+    /// Whether this process is the leader by the stored leases, although it may not act as one before its next renewal.
+    #[must_use]
+    pub fn is_elected(&self) -> bool {
+        *self.0.leadership().borrow()
+    }
+
     /// A signal that changes when this process becomes the leader, or stops being it.
     #[must_use]
     pub fn leadership(&self) -> signal::Receiver<bool> {

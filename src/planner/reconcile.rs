@@ -23,6 +23,9 @@ const RECHECK: Duration = Duration::from_secs(10);
 /// The cache is behind what is stored; its watch catches up within milliseconds.
 const OUTDATED: Duration = Duration::from_millis(200);
 
+/// A leader whose last renewal is too old goes on with the next one, or is no leader any more.
+const LATE_RENEWAL: Duration = Duration::from_secs(1);
+
 /// The reconciler of the controller.
 pub(super) async fn reconcile(
     broadcast: Arc<Broadcast>,
@@ -50,8 +53,11 @@ fn span_of(broadcast: &Broadcast) -> Span {
 
 async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
     if !context.leases.is_leader() {
-        // Whoever becomes the leader looks at everything.
-        return Ok(Action::await_change());
+        // Whoever becomes the leader looks at everything. One whose renewal is late may go on without becoming it anew.
+        return Ok(match context.leases.is_elected() {
+            true => Action::requeue(LATE_RENEWAL),
+            false => Action::await_change(),
+        });
     }
     if broadcast.metadata.deletion_timestamp.is_some() {
         return cleanup::finalize(broadcast, context).await;

@@ -1,0 +1,217 @@
+//! Cases: made from reference runs, run beside each other, counted by recipe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use broadcast_operator::clock;
+use futures::StreamExt;
+use futures::stream;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::args::{Arguments, Chaos};
+use crate::chaos;
+use crate::common::control_plane::ControlPlane;
+use crate::observer::Observer;
+use crate::play::{Play, Reference};
+use crate::recipes::{self, RECIPES};
+use crate::scene::{Env, Failure, Scene};
+
+/// How often a case is run whose point is not reached.
+const ATTEMPTS: usize = 2;
+
+/// One case.
+pub struct Case {
+    /// As in `A1/PUT-broadcastbatches-status-sale-00000#2`: the same for the same point in each run.
+    pub name: String,
+    /// Runs it on a fresh scene.
+    pub run: Script,
+    /// How many faults must have come for the case to mean what it says.
+    pub meets: usize,
+}
+
+/// What a case does.
+pub type Script = Arc<dyn for<'a> Fn(&'a mut Scene) -> Running<'a> + Send + Sync>;
+
+/// A case at work.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+/// How it went.
+#[derive(Default)]
+pub struct Summary {
+    pub passed: usize,
+    pub failed: usize,
+}
+
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    /// Passed, but the point of the fault was not reached.
+    missed: usize,
+    failed: usize,
+}
+
+/// Runs what is wanted.
+pub async fn run(arguments: &Arguments) -> Summary {
+    if arguments.is_list {
+        for recipe in RECIPES {
+            println!("{}: {}", recipe.name, recipe.says);
+        }
+        return Summary::default();
+    }
+    let wanted: Vec<&recipes::Recipe> =
+        RECIPES.iter().filter(|recipe| arguments.wants_recipe(recipe.name)).collect();
+    if wanted.is_empty() && arguments.chaos.is_none() {
+        return Summary::default();
+    }
+    let started = clock::monotonic();
+    let plane = ControlPlane::start().await;
+    plane.install_crds();
+    let env = environment(&plane).await;
+    eprintln!("matrix: control plane ready after {:.1} s", started.elapsed().as_secs_f32());
+    let ran = match &arguments.chaos {
+        Some(chaos) => run_chaos(arguments, chaos, &env).await,
+        None => match cases(arguments, &env, &wanted).await {
+            Ok(cases) => Ok(run_all(arguments, &env, cases.into_iter()).await),
+            Err(error) => Err(error),
+        },
+    };
+    eprintln!("matrix: took {:.1} s", started.elapsed().as_secs_f32());
+    ran.unwrap_or_else(|error| {
+        println!("the reference run failed: {error}");
+        Summary { passed: 0, failed: 1 }
+    })
+}
+
+/// Random cases, as many as are wanted or the time allows.
+async fn run_chaos(arguments: &Arguments, chaos: &Chaos, env: &Arc<Env>) -> Result<Summary, Failure> {
+    println!("chaos: seed {}; SEED={} make chaos plays it again", chaos.seed, chaos.seed);
+    let references = references(env, chaos::PLAYS.iter().copied()).await?;
+    let references: Vec<Arc<Reference>> = references.into_values().collect();
+    let (started, chaos) = (clock::monotonic(), chaos.clone());
+    let numbers = (0..chaos.cases).take_while(move |_| started.elapsed() < chaos.time);
+    let cases = numbers.map(move |number| chaos::case(&references, chaos.seed, number));
+    let cases = cases.filter(|case| arguments.wants(&case.name));
+    Ok(run_all(arguments, env, cases).await)
+}
+
+/// Undisturbed runs of these plays.
+async fn references(
+    env: &Arc<Env>,
+    plays: impl Iterator<Item = Play>,
+) -> Result<BTreeMap<Play, Arc<Reference>>, Failure> {
+    let records = plays.enumerate().map(|(number, play)| async move {
+        Ok((play, Arc::new(Reference::record(env, play, &format!("reference-{number}")).await?)))
+    });
+    futures::future::join_all(records).await.into_iter().collect()
+}
+
+async fn environment(plane: &ControlPlane) -> Arc<Env> {
+    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig("admin")).expect("should be a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let config = config.expect("should be usable");
+    let client = Client::try_from(config.clone()).expect("should be a client");
+    let observer = Observer::start(&client);
+    Arc::new(Env { client, config, observer })
+}
+
+/// All wanted cases, from the reference runs of the plays that they need.
+async fn cases(
+    arguments: &Arguments,
+    env: &Arc<Env>,
+    wanted: &[&recipes::Recipe],
+) -> Result<Vec<Case>, Failure> {
+    let plays: BTreeSet<Play> =
+        wanted.iter().flat_map(|recipe| recipe.plays(arguments.is_whole)).copied().collect();
+    let references = references(env, plays.into_iter()).await?;
+    let mut cases = Vec::new();
+    for recipe in wanted {
+        for play in recipe.plays(arguments.is_whole) {
+            cases.extend((recipe.cases)(&references[play], arguments.is_whole));
+        }
+    }
+    cases.retain(|case| arguments.wants(&case.name));
+    Ok(cases)
+}
+
+async fn run_all(arguments: &Arguments, env: &Arc<Env>, cases: impl Iterator<Item = Case>) -> Summary {
+    let mut counts: BTreeMap<String, Count> = BTreeMap::new();
+    let mut done = 0;
+    let flags = match &arguments.chaos {
+        Some(chaos) => format!("--chaos --seed {} ", chaos.seed),
+        None if arguments.is_whole => "--whole ".into(),
+        None => String::new(),
+    };
+    let running = cases.enumerate().map(|(number, case)| {
+        let (env, shows_logs) = (env.clone(), arguments.shows_logs);
+        async move { run_one(env, case, number, shows_logs).await }
+    });
+    let mut running = stream::iter(running).buffer_unordered(arguments.jobs);
+    while let Some((name, result)) = running.next().await {
+        done += 1;
+        let recipe = name.split('/').next().unwrap_or_default().to_owned();
+        let count = counts.entry(recipe).or_default();
+        match result {
+            Ok(true) => count.passed += 1,
+            Ok(false) => {
+                count.passed += 1;
+                count.missed += 1;
+                eprintln!("matrix: {name}: its point was not reached");
+            }
+            Err(failure) => {
+                count.failed += 1;
+                println!("FAILED {name}\n{failure}\nreplay: cargo test --test matrix -- {flags}'{name}'\n");
+            }
+        }
+        if done % 50 == 0 {
+            eprintln!("matrix: {done} cases done");
+        }
+    }
+    let mut summary = Summary::default();
+    for (recipe, Count { passed, missed, failed }) in counts {
+        let missed =
+            if missed > 0 { format!(", {missed} without reaching their point") } else { String::new() };
+        println!("{recipe}: {} cases, {failed} failed{missed}", passed + failed);
+        summary.passed += passed;
+        summary.failed += failed;
+    }
+    summary
+}
+
+/// Runs a case. One whose point was not reached, because the run took another turn, is run again. Out: whether its faults
+/// came.
+async fn run_one(
+    env: Arc<Env>,
+    case: Case,
+    number: usize,
+    shows_logs: bool,
+) -> (String, Result<bool, Failure>) {
+    let mut result = Ok(false);
+    for attempt in 0..ATTEMPTS {
+        result = run_once(&env, &case, &format!("{number:04}-{attempt}"), shows_logs).await;
+        if !matches!(result, Ok(false)) {
+            break;
+        }
+    }
+    (case.name, result)
+}
+
+/// Runs a case in a task of its own, so that a panic is a failure of this case alone.
+async fn run_once(env: &Arc<Env>, case: &Case, tag: &str, shows_logs: bool) -> Result<bool, Failure> {
+    let (env, run, meets, tag) = (env.clone(), case.run.clone(), case.meets, tag.to_owned());
+    let work = async move {
+        let mut scene = Scene::new(env.clone(), &tag).await?;
+        let result = run(&mut scene).await;
+        let met = scene.met() >= meets;
+        for process in &scene.processes {
+            process.kill().await;
+        }
+        env.observer.forget(&scene.namespace);
+        result.map(|()| met).map_err(|failure| match shows_logs {
+            true => format!("{failure}\n{}", scene.log.text()),
+            false => failure,
+        })
+    };
+    tokio::spawn(work).await.unwrap_or_else(|died| Err(format!("the case panicked: {died}")))
+}

@@ -1,0 +1,178 @@
+//! What is stored, seen from beside the operators: the newest objects of each namespace, and everything that went back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, OutcomeName as Outcome};
+use broadcast_operator::domain::outcome::Row;
+use broadcast_operator::domain::page::Page;
+use futures::StreamExt;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+/// One for the whole control plane.
+#[derive(Clone, Default)]
+pub struct Observer(Arc<Mutex<HashMap<String, Arc<View>>>>);
+
+/// One namespace.
+pub struct View {
+    seen: Mutex<Seen>,
+    changed: watch::Sender<()>,
+}
+
+/// The objects of a namespace.
+#[derive(Default)]
+pub struct Seen {
+    pub broadcasts: BTreeMap<String, Broadcast>,
+    pub channels: BTreeMap<String, BroadcastChannel>,
+    pub pages: BTreeMap<String, BroadcastBatch>,
+    /// Outcomes that were stored, by page UID: the most that was ever known of each row.
+    rows: HashMap<String, Vec<Row>>,
+    pub went_back: Vec<String>,
+    /// UIDs of the objects that were ever there, by kind.
+    pub created: BTreeMap<String, BTreeSet<String>>,
+    /// UIDs of those that were deleted.
+    pub deleted: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Observer {
+    /// Begins to watch.
+    pub fn start(client: &Client) -> Self {
+        let observer = Self::default();
+        observer.feed::<Broadcast>(client, |seen, name, object| {
+            note_completion(seen, object.as_ref());
+            put(&mut seen.broadcasts, name, object);
+        });
+        observer.feed::<BroadcastChannel>(client, |seen, name, object| {
+            put(&mut seen.channels, name, object);
+        });
+        observer.feed::<BroadcastBatch>(client, |seen, name, object| {
+            if let Some(page) = &object {
+                note_rows(seen, page);
+            }
+            put(&mut seen.pages, name, object);
+        });
+        observer
+    }
+
+    /// The view of a namespace.
+    pub fn view(&self, namespace: &str) -> Arc<View> {
+        let mut views = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(View { seen: Mutex::default(), changed: watch::Sender::new(()) });
+        views.entry(namespace.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// Forgets a namespace.
+    pub fn forget(&self, namespace: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
+    }
+
+    fn feed<K>(&self, client: &Client, take: fn(&mut Seen, String, Option<K>))
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let (observer, api) = (self.clone(), Api::<DeserializeGuard<K>>::all(client.clone()));
+        tokio::spawn(async move {
+            let mut events = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
+            while let Some(event) = events.next().await {
+                let (object, is_there) = match event {
+                    Ok(
+                        Event::Apply(DeserializeGuard(Ok(object)))
+                        | Event::InitApply(DeserializeGuard(Ok(object))),
+                    ) => (object, true),
+                    Ok(Event::Delete(DeserializeGuard(Ok(object)))) => (object, false),
+                    _ => continue,
+                };
+                let namespace = object.namespace().unwrap_or_default();
+                let known =
+                    observer.0.lock().unwrap_or_else(PoisonError::into_inner).get(&namespace).cloned();
+                if let Some(view) = known {
+                    view.seen().count(&K::kind(&()), object.uid(), is_there);
+                    take(&mut view.seen(), object.name_any(), is_there.then_some(object));
+                    view.changed.send_replace(());
+                }
+            }
+        });
+    }
+}
+
+impl View {
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A signal for every change.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// From here on outcomes may be what they were: somebody has put an old version back.
+    pub fn forget_rows(&self) {
+        self.seen().rows.clear();
+    }
+}
+
+impl Seen {
+    fn count(&mut self, kind: &str, uid: Option<String>, is_there: bool) {
+        let counts = if is_there { &mut self.created } else { &mut self.deleted };
+        counts.entry(kind.to_owned()).or_default().extend(uid);
+    }
+}
+
+fn put<K>(objects: &mut BTreeMap<String, K>, name: String, object: Option<K>) {
+    match object {
+        Some(object) => drop(objects.insert(name, object)),
+        None => drop(objects.remove(&name)),
+    }
+}
+
+/// A Broadcast that was complete stays so.
+fn note_completion(seen: &mut Seen, object: Option<&Broadcast>) {
+    let completed = |broadcast: &Broadcast| {
+        broadcast.status.as_ref().is_some_and(|status| status.completion_time.is_some())
+    };
+    let Some(now) = object else { return };
+    let before = seen.broadcasts.get(&now.name_any()).filter(|before| before.uid() == now.uid());
+    if before.is_some_and(completed) && !completed(now) {
+        seen.went_back.push(format!("{} was complete and is not any more", now.name_any()));
+    }
+}
+
+/// An outcome that was stored is never followed by a weaker one.
+fn note_rows(seen: &mut Seen, page: &BroadcastBatch) {
+    let Ok(content) = Page::parse(page) else { return };
+    let known = seen.rows.entry(page.uid().unwrap_or_default()).or_default();
+    for (number, row) in content.rows().iter().enumerate() {
+        match known.get_mut(number) {
+            Some(before) if rank(row.outcome) < rank(before.outcome) => {
+                let (name, was, is) = (page.name_any(), before.outcome, row.outcome);
+                seen.went_back.push(format!("row {number} of {name} was {was:?} and is {is:?}"));
+            }
+            Some(before) => before.clone_from(row),
+            None => known.push(row.clone()),
+        }
+    }
+}
+
+/// Order of evidence, as `docs/delivery-guarantees.md` has it.
+fn rank(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Pending => 0,
+        Outcome::Cancelled => 1,
+        Outcome::Unknown => 2,
+        Outcome::Sent => 3,
+        Outcome::Failed => 4,
+        Outcome::Delivered => 5,
+        Outcome::Read => 6,
+        Outcome::Skipped => 7,
+    }
+}

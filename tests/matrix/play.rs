@@ -1,0 +1,229 @@
+//! What happens in a case apart from its faults: small stories with an end. Each runs undisturbed once, for reference.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use broadcast_operator::api::Broadcast;
+use broadcast_operator::clock;
+use broadcast_operator::simulator::ReceiptSettings;
+use serde_json::json;
+
+use crate::common::stage::{broadcast, chat_id, counts, is_complete, restart, state};
+use crate::ending::Ending;
+use crate::invariants;
+use crate::observer::Seen;
+use crate::process::{End, Process};
+use crate::scene::{CHANNEL, Env, Failure, Scene};
+use crate::tap::{LATE, Logged, Planned, Point};
+
+/// Name of the Broadcast that all plays begin with.
+pub const SALE: &str = "sale";
+/// Name of the Broadcast whose end shows that the others have come to rest.
+const AFTER: &str = "after";
+
+/// A story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Play {
+    /// A Broadcast to so many chats, to its end.
+    Send(usize),
+    /// The gateway refuses a chat, and a restart reaches it.
+    Restart,
+    /// A Broadcast is deleted after its end.
+    Delete,
+    /// Every message is delivered and read, and the gateway says so.
+    Receipts,
+}
+
+impl Play {
+    /// What stands between the recipe and the point in the name of a case; the smallest play has nothing there.
+    pub fn tag(self) -> String {
+        match self {
+            Self::Send(3) => String::new(),
+            Self::Send(chats) => format!("send-{chats}/"),
+            Self::Restart => "restart/".into(),
+            Self::Delete => "delete/".into(),
+            Self::Receipts => "receipts/".into(),
+        }
+    }
+
+    /// Plays it: returns when it has come to its end.
+    pub async fn run(self, scene: &mut Scene) -> Result<(), Failure> {
+        match self {
+            Self::Send(chats) => {
+                scene.apply(&broadcast(SALE, chats, json!({}))).await?;
+                scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await
+            }
+            Self::Restart => {
+                let sale = format!("{}/{SALE}", scene.namespace);
+                scene.set_gateway_faults(json!([
+                    {"when": {"broadcast": sale, "chats": [chat_id(1)]}, "do": {"refuse": {"code": "no"}}},
+                ]));
+                scene.apply(&broadcast(SALE, 3, json!({}))).await?;
+                scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await?;
+                scene.apply(&restart("again", SALE, json!({}))).await?;
+                scene.until("the restart is complete", |seen| is_over(seen, &[SALE, "again"])).await
+            }
+            Self::Delete => {
+                scene.apply(&broadcast(SALE, 3, json!({}))).await?;
+                scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await?;
+                scene.delete::<Broadcast>(SALE).await?;
+                let is_gone = |seen: &Seen| !seen.broadcasts.contains_key(SALE) && seen.pages.is_empty();
+                scene.until("sale and its pages are gone", is_gone).await
+            }
+            Self::Receipts => {
+                scene.send_receipts(&ReceiptSettings { read_percent: 100, ..ReceiptSettings::default() });
+                scene.apply(&broadcast(SALE, 3, json!({}))).await?;
+                scene.until("all messages of sale are read", |seen| is_read(seen, 3)).await
+            }
+        }
+    }
+}
+
+/// Whether these Broadcasts are complete, nothing is claimed, and the channel has nothing to do.
+pub fn is_over(seen: &Seen, names: &[&str]) -> bool {
+    let complete = names.iter().all(|name| seen.broadcasts.get(*name).is_some_and(is_complete));
+    let claimed = seen.pages.values().any(|page| page.status.as_ref().is_some_and(|s| s.claim.is_some()));
+    complete && !claimed && is_at_rest(seen)
+}
+
+/// Whether sale is over, and so many of its messages are read or Unknown for ever.
+pub fn is_read(seen: &Seen, number: i32) -> bool {
+    let counts = seen.broadcasts.get(SALE).map(counts).unwrap_or_default();
+    is_over(seen, &[SALE]) && counts.read + counts.unknown == number
+}
+
+/// Whether the channel says that it is ready and idle.
+pub fn is_at_rest(seen: &Seen) -> bool {
+    let status = seen.channels.get(CHANNEL).and_then(|channel| channel.status.as_ref());
+    status.is_some_and(|status| {
+        let ready = broadcast_operator::api::Condition::find(&status.conditions, "Ready");
+        status.active_broadcasts == 0 && ready.is_some_and(|ready| ready.reason == "Ready")
+    })
+}
+
+/// I8: nothing more is written once all is over. Another Broadcast on another channel goes from its beginning to its end
+/// meanwhile; the time that it takes is that of several writes.
+pub async fn check_rest(scene: &mut Scene) -> Result<(), Failure> {
+    let before = scene.tap.log().len();
+    scene.apply(&scene.channel("other", json!({}))).await?;
+    let mut after = broadcast(AFTER, 0, json!({"channelRef": {"name": "other"}}));
+    after["spec"]["recipients"] = json!({"csv": "chat,name\n15559999999,Nobody\n"});
+    scene.apply(&after).await?;
+    let is_done = |seen: &Seen| seen.broadcasts.get(AFTER).is_some_and(is_complete);
+    scene.until("another Broadcast comes to its end", is_done).await?;
+    let written = scene.tap.log().into_iter().skip(before).filter(|logged| {
+        let is_other = logged.point.name.contains(AFTER) || logged.point.name.ends_with("-other");
+        logged.landed() && logged.kind.starts_with("broadcast") && !is_other
+    });
+    let (of_channels, written): (BTreeSet<String>, BTreeSet<String>) =
+        written.map(|logged| logged.point.to_string()).partition(|name| name.contains("broadcastchannels"));
+    // What a channel says follows a second later: that it is idle, and of a process that has just come, that it opens the
+    // channel and then that it is ready.
+    let openings = 2;
+    let written = if of_channels.len() > openings { &written | &of_channels } else { written };
+    match written.is_empty() {
+        true => Ok(()),
+        false => Err(format!("I8 settles: it wrote on after the end: {written:?}")),
+    }
+}
+
+/// An undisturbed run of a play.
+pub struct Reference {
+    pub play: Play,
+    /// Every request and what it led to, in order.
+    pub log: Vec<Logged>,
+    /// Every watch event.
+    pub events: Vec<Point>,
+    pub ending: Ending,
+}
+
+impl Reference {
+    /// Plays it twice: whatever differs between the two differs from run to run, and would be seen as a failure later.
+    pub async fn record(env: &Arc<Env>, play: Play, tag: &str) -> Result<Self, Failure> {
+        let tags = [format!("{tag}-1"), format!("{tag}-2")];
+        let (first, second) =
+            futures::future::try_join(Self::once(env, play, &tags[0]), Self::once(env, play, &tags[1]))
+                .await?;
+        second
+            .ending
+            .check(&first.ending, &[])
+            .map_err(|error| format!("two undisturbed runs differ: {error}"))?;
+        Ok(first)
+    }
+
+    async fn once(env: &Arc<Env>, play: Play, tag: &str) -> Result<Self, Failure> {
+        let mut scene = Scene::new(env.clone(), tag).await?;
+        scene.start_operator().await;
+        play.run(&mut scene).await.map_err(|error| format!("{error}\n{}", scene.log.text()))?;
+        // Renewals come with time, and are not part of the play.
+        let is_renewal = |point: &Point| {
+            ["PUT-leases-replica", "EVENT-leases-MODIFIED-replica"].contains(&point.name.as_str())
+        };
+        let (mut log, mut events) = (scene.tap.log(), scene.tap.events());
+        log.retain(|logged| !is_renewal(&logged.point));
+        events.retain(|point| !is_renewal(point));
+        invariants::check(&scene, "at the end of the reference run").await?;
+        let ending = Ending::read(&scene).await?;
+        check_rest(&mut scene).await?;
+        let ends = futures::future::join_all(scene.processes.iter().map(Process::stop)).await;
+        match ends.iter().all(|end| *end == End::Stopped) {
+            true => Ok(Self { play, log, events, ending }),
+            false => Err(format!("it did not stop cleanly: {ends:?}")),
+        }
+    }
+
+    /// Every write that landed.
+    pub fn writes(&self) -> impl Iterator<Item = &Logged> {
+        self.log.iter().filter(|logged| logged.landed())
+    }
+
+    /// The name of a case at a point.
+    pub fn case(&self, recipe: &str, what: &str) -> String {
+        format!("{recipe}/{}{what}", self.play.tag())
+    }
+}
+
+/// Plays with these faults from the beginning, takes them away once the play is over or they have all come, and checks
+/// everything.
+pub async fn disturbed(scene: &mut Scene, reference: &Reference, plan: Vec<Planned>) -> Result<(), Failure> {
+    scene.tap.plan(plan);
+    scene.start_operator().await;
+    reference.play.run(scene).await?;
+    let tap = scene.tap.clone();
+    scene
+        .until_with("nobody waits for an answer", |seen, tap| tap.hanging() == 0 && is_at_rest(seen), &tap)
+        .await?;
+    finish(scene, Some(reference)).await
+}
+
+/// Checks I7. What a channel says of itself follows what happens, a second later.
+pub async fn ends_as(scene: &mut Scene, reference: &Reference) -> Result<(), Failure> {
+    let deadline = clock::monotonic() + 3 * LATE;
+    loop {
+        let mut changes = scene.view.changes();
+        let checked = Ending::read(scene).await?.check(&reference.ending, &scene.doubtful);
+        if checked.is_ok() || clock::monotonic() >= deadline {
+            return checked;
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = clock::wait(LATE) => {}
+        }
+    }
+}
+
+/// What is checked at the end of each case.
+pub async fn finish(scene: &mut Scene, reference: Option<&Reference>) -> Result<(), Failure> {
+    invariants::check(scene, "at the end").await?;
+    if let Some(reference) = reference {
+        ends_as(scene, reference).await?;
+    }
+    scene.tap.plan(Vec::new());
+    check_rest(scene).await?;
+    invariants::check(scene, "after the end").await
+}
+
+/// Reason of Ready of a Broadcast.
+pub fn state_of(seen: &Seen, name: &str) -> String {
+    seen.broadcasts.get(name).map(state).unwrap_or_default()
+}

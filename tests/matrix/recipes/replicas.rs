@@ -1,0 +1,160 @@
+//! D1, D2, D3: more than one operator, and leases that do not do what they should.
+
+use std::sync::Arc;
+
+use broadcast_operator::clock;
+use serde_json::json;
+
+use super::{CHATS, script};
+use crate::cases::Case;
+use crate::common::stage::{broadcast, chat_id, is_complete};
+use crate::invariants;
+use crate::observer::Seen;
+use crate::play::{Reference, SALE, disturbed, finish, is_over};
+use crate::process::SHORT;
+use crate::scene::{Failure, Scene, Sharing};
+use crate::tap::{Fault, Gate, LATE, Planned, Point};
+
+/// Two operators, each of which believes that it leads and holds the channel. Each write of either of them is held, before or
+/// after it is done, until the other one has gone on.
+pub fn strangers(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
+    let mut points: Vec<Point> = points(reference);
+    // Together they write once more than one alone: what was taken for the claim of a dead process is mended.
+    let last = points.iter().rfind(|point| point.name.contains("broadcastbatches-status")).cloned();
+    points.extend(last.map(|point| Point { occurrence: point.occurrence + 1, ..point }));
+    let cases = points.into_iter().flat_map(|point| {
+        [("before", false), ("after", true)].map(|(tag, is_after)| {
+            let name = reference.case("D1", &format!("{point}/{tag}"));
+            let point = point.clone();
+            let run = script(move |scene| {
+                let point = point.clone();
+                Box::pin(async move { two_strangers(scene, &point, is_after).await })
+            });
+            Case { name, meets: 1, run }
+        })
+    });
+    cases.collect()
+}
+
+/// Writes of Broadcasts and pages.
+fn points(reference: &Reference) -> Vec<Point> {
+    let is_wanted = |kind: &str| matches!(kind, "broadcasts" | "broadcastbatches");
+    reference.writes().filter(|write| is_wanted(&write.kind)).map(|write| write.point.clone()).collect()
+}
+
+async fn two_strangers(scene: &mut Scene, point: &Point, is_after: bool) -> Result<(), Failure> {
+    let gate = Gate::new();
+    let fault = if is_after { Fault::HoldAfter(gate.clone()) } else { Fault::HoldBefore(gate.clone()) };
+    scene.tap.plan(vec![Planned::at(point, fault)]);
+    (scene.sharing, scene.replicas) = (Sharing::Strangers, 2);
+    // Each takes the other's open claims for those of the dead, until their answers are recorded.
+    scene.doubtful.extend((0..CHATS).map(chat_id));
+    scene.replace_the_dead().await?;
+    scene.apply(&broadcast(SALE, CHATS, json!({}))).await?;
+    scene.reach(&gate, |seen| is_over(seen, &[SALE])).await?;
+    let done = |seen: &Seen| seen.broadcasts.get(SALE).is_some_and(is_complete);
+    // The other one goes on as far as it can.
+    tokio::select! {
+        done = scene.until("sale is complete", done) => done?,
+        () = clock::wait(LATE) => {}
+    }
+    invariants::check(scene, "while one is held up").await?;
+    gate.open();
+    scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await?;
+    finish(scene, None).await
+}
+
+/// The holder stands still at each write, until another replica has brought the Broadcast to its end. Then it goes on.
+pub fn frozen(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
+    let cases = points(reference).into_iter().flat_map(|point| {
+        [("before", false), ("after", true)].map(|(tag, is_after)| {
+            let name = reference.case("D2", &format!("{point}/{tag}"));
+            let point = point.clone();
+            let run = script(move |scene| {
+                let point = point.clone();
+                Box::pin(async move { freeze(scene, &point, is_after).await })
+            });
+            Case { name, meets: 1, run }
+        })
+    });
+    cases.collect()
+}
+
+async fn freeze(scene: &mut Scene, point: &Point, is_after: bool) -> Result<(), Failure> {
+    let gate = Gate::new();
+    let fault = if is_after { Fault::FreezeAfter(gate.clone()) } else { Fault::FreezeBefore(gate.clone()) };
+    scene.tap.plan(vec![Planned::at(point, fault)]);
+    (scene.sharing, scene.lease_times) = (Sharing::Replicas, SHORT);
+    scene.start_operator().await;
+    scene.apply(&broadcast(SALE, CHATS, json!({}))).await?;
+    // Whoever fails from here on must not leave a thread that stands still for ever.
+    let thaw = Thaw(gate.clone());
+    scene.reach(&gate, |seen| is_over(seen, &[SALE])).await?;
+    // What it had claimed is as good as a dead one's to the other.
+    scene.dead.push(0);
+    scene.replicas = 2;
+    let done = |seen: &Seen| seen.broadcasts.get(SALE).is_some_and(is_complete);
+    scene.until("another replica brings it to its end", done).await?;
+    invariants::check(scene, "while one stands still").await?;
+    let asked = scene.tap.log().iter().filter(|logged| logged.process == 0).count();
+    drop(thaw);
+    let tap = scene.tap.clone();
+    let has_woken = move |_: &Seen, tap: &crate::tap::Tap| {
+        let log = tap.log();
+        let mut of_it = log.iter().filter(|logged| logged.process == 0).skip(asked);
+        of_it.any(|logged| logged.point.name.contains("leases-replica") && logged.status.is_some())
+    };
+    scene.until_with("it is with the others again", has_woken, &tap).await?;
+    scene.until("nothing is claimed", |seen| is_over(seen, &[SALE])).await?;
+    finish(scene, None).await
+}
+
+/// Opens its gate in the end.
+struct Thaw(Gate);
+
+impl Drop for Thaw {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// Each write of a lease fails, once, and for longer than the lease lasts.
+pub fn lease_writes(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
+    let writes =
+        ["POST-leases-replica", "POST-leases-leader", "POST-leases-channel-sms", "PUT-leases-replica"];
+    let faults = [
+        ("409", Fault::Answer(409)),
+        ("500", Fault::Answer(500)),
+        ("unsent", Fault::Unsent),
+        ("never", Fault::LandsThenNothing),
+    ];
+    let mut cases = Vec::new();
+    for write in writes {
+        for (tag, fault) in &faults {
+            // The keeper waits for each answer as long as for any; the heart does not.
+            let is_slow =
+                !write.ends_with("replica") && matches!(fault, Fault::Unsent | Fault::LandsThenNothing);
+            for (often, times) in [("once", 1), ("often", if is_slow { 2 } else { 8 })] {
+                if !is_whole && (often == "once") == matches!(fault, Fault::Unsent | Fault::LandsThenNothing)
+                {
+                    continue;
+                }
+                let name = reference.case("D3", &format!("{write}#0/{tag}/{often}"));
+                let point = Point { name: write.to_owned(), occurrence: 0 };
+                let plan = vec![Planned::from(&point, times, fault.clone())];
+                let reference = reference.clone();
+                let run = script(move |scene| {
+                    let (reference, plan) = (reference.clone(), plan.clone());
+                    Box::pin(async move {
+                        scene.lease_times = SHORT;
+                        // Whoever loses its lease in the middle of a send loses its claims.
+                        scene.doubtful.extend((0..CHATS).map(chat_id));
+                        disturbed(scene, &reference, plan).await
+                    })
+                });
+                cases.push(Case { name, meets: 1, run });
+            }
+        }
+    }
+    cases
+}

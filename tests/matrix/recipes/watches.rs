@@ -1,0 +1,58 @@
+//! C1, C2: what comes by a watch is not what was sent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::planned;
+use crate::cases::Case;
+use crate::play::Reference;
+use crate::tap::{EventFault, Fault, Planned, Point};
+
+const KINDS: [&str; 4] = ["broadcasts", "broadcastchannels", "broadcastbatches", "leases"];
+
+/// Every event is dropped, comes late alone or with others, twice, or again after a later one.
+pub fn events(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
+    let faults = [
+        ("dropped", EventFault::Drop),
+        ("compacted", EventFault::Compact),
+        ("doubled", EventFault::Double),
+        ("again", EventFault::Again),
+        ("late", EventFault::Delay),
+    ];
+    let cases = reference.events.iter().flat_map(|point| {
+        faults.iter().map(move |(tag, fault)| {
+            let plan = vec![Planned::at(point, Fault::Event(fault.clone()))];
+            planned("C1", reference, &format!("{point}/{tag}"), plan)
+        })
+    });
+    cases.collect()
+}
+
+/// Each watch breaks at its start and in the middle, in each way.
+pub fn breaks(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
+    let mut faults = vec![("cut", EventFault::Cut), ("410", EventFault::Gone), ("500", EventFault::Error)];
+    if is_whole {
+        // Noticed only after the longest quiet time of a watch.
+        faults.push(("silent", EventFault::Silence));
+    }
+    let mut cases = Vec::new();
+    for kind in KINDS {
+        let prefix = format!("EVENT-{kind}-");
+        let of_kind: Vec<&Point> =
+            reference.events.iter().filter(|point| point.name.starts_with(&prefix)).collect();
+        let places: BTreeSet<&Point> =
+            [of_kind.first(), of_kind.get(of_kind.len() / 2)].into_iter().flatten().copied().collect();
+        for point in places {
+            for (tag, fault) in &faults {
+                let plan = vec![Planned::at(point, Fault::Event(fault.clone()))];
+                cases.push(planned("C2", reference, &format!("{point}/{tag}"), plan));
+            }
+        }
+        for code in [410, 500] {
+            let point = Point { name: format!("WATCH-{kind}"), occurrence: 0 };
+            let plan = vec![Planned::at(&point, Fault::Answer(code))];
+            cases.push(planned("C2", reference, &format!("{point}/status-{code}"), plan));
+        }
+    }
+    cases
+}

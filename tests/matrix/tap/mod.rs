@@ -1,0 +1,374 @@
+//! The tap in the line between an operator and the API server: it names and remembers every request, and at the points of
+//! a plan it lets things go wrong.
+
+mod body;
+mod gate;
+pub mod name;
+mod service;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+
+pub use gate::Gate;
+use name::Call;
+pub use service::TapLayer;
+
+/// A request or a watch event, by name and by how many of that name came before it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Point {
+    pub name: String,
+    pub occurrence: usize,
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}#{}", self.name, self.occurrence)
+    }
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The process dies, and the request never leaves.
+    DieBefore,
+    /// The request is done, and the process dies before it hears of it.
+    DieAfter,
+    /// The request is not forwarded; this is the answer.
+    Answer(u16),
+    /// The request is done; the answer is 504.
+    LandsThenTimeout,
+    /// The request is done; the connection breaks.
+    LandsThenReset,
+    /// The request is done; no answer ever comes.
+    LandsThenNothing,
+    /// The task that asks panics.
+    Panic,
+    /// The request is done; the answer waits for the gate.
+    HoldAfter(Gate),
+    /// The request waits for the gate.
+    HoldBefore(Gate),
+    /// The request is done, and the whole process stands still until the gate opens.
+    FreezeAfter(Gate),
+    /// The request is about to leave, and the whole process stands still until the gate opens.
+    FreezeBefore(Gate),
+    /// The request does not leave, and no answer ever comes.
+    Unsent,
+    /// A list shows what was there after this write.
+    ListAt(Point),
+    /// Everything of this stream comes late.
+    LateStream,
+    /// What happens to one event of a stream.
+    Event(EventFault),
+}
+
+/// What goes wrong with one event of a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventFault {
+    /// It never comes, if a later one of the same object does; else it comes late.
+    Drop,
+    /// It and what follows come late, and only the last event of each object does.
+    Compact,
+    /// It comes twice.
+    Double,
+    /// It comes again after a later one.
+    Again,
+    /// It comes late, with everything behind it.
+    Delay,
+    /// The connection breaks in the middle of it.
+    Cut,
+    /// 410 comes in its place, and the stream ends.
+    Gone,
+    /// 500 comes in its place, and the stream ends.
+    Error,
+    /// The stream says nothing any more, and does not end.
+    Silence,
+}
+
+/// A fault, and where it is.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    pub name: String,
+    pub occurrences: Range<usize>,
+    pub fault: Fault,
+}
+
+impl Planned {
+    /// A fault at one point.
+    pub fn at(point: &Point, fault: Fault) -> Self {
+        Self::from(point, 1, fault)
+    }
+
+    /// A fault at a point, and at so many in all of its name.
+    pub fn from(point: &Point, times: usize, fault: Fault) -> Self {
+        let end = point.occurrence.saturating_add(times);
+        Self { name: point.name.clone(), occurrences: point.occurrence..end, fault }
+    }
+}
+
+/// One request, as it went.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    pub point: Point,
+    pub kind: String,
+    pub is_write: bool,
+    /// Number of the process.
+    pub process: usize,
+    /// Status that the API server answered with; `None` when it was not asked, or has not answered yet.
+    pub status: Option<u16>,
+    /// resourceVersion of what was written.
+    pub version: Option<u64>,
+}
+
+impl Logged {
+    /// Whether it changed what is stored.
+    pub fn landed(&self) -> bool {
+        self.is_write && self.status.is_some_and(|status| (200..300).contains(&status))
+    }
+}
+
+/// A claim that a process asked for.
+#[derive(Clone, Debug)]
+pub struct AskedClaim {
+    pub broadcast: String,
+    pub page: usize,
+    pub rows: Range<usize>,
+    pub incarnation: String,
+    pub attempt: i64,
+    pub process: usize,
+    /// When it was surely stored. One whose process died before the answer may be stored all the same.
+    pub landed: Option<Instant>,
+}
+
+#[derive(Default)]
+struct State {
+    counts: HashMap<String, usize>,
+    plan: Vec<Planned>,
+    log: Vec<Logged>,
+    events: Vec<Point>,
+    claims: Vec<AskedClaim>,
+    met: usize,
+    hanging: usize,
+    /// An object that no program can read, by kind and name.
+    garbled: Option<(String, String)>,
+}
+
+/// The tap of one case. All processes of the case go through it.
+#[derive(Clone)]
+pub struct Tap(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+/// A request that waits in vain.
+struct Hanging(Tap);
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.state().hanging -= 1;
+        self.0.0.changed.send_replace(());
+    }
+}
+
+/// Whether a process lives.
+#[derive(Default)]
+pub struct Life {
+    dead: AtomicBool,
+    pub died: Notify,
+}
+
+impl Life {
+    /// Ends the process: from here on nothing of it goes out.
+    pub fn end(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+        self.died.notify_one();
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+}
+
+impl Tap {
+    pub fn new() -> Self {
+        Self(Arc::new(Inner { state: Mutex::default(), changed: watch::Sender::new(()) }))
+    }
+
+    /// From now on these faults are planned, and no other.
+    pub fn plan(&self, plan: Vec<Planned>) {
+        self.state().plan = plan;
+    }
+
+    /// How many faults have happened.
+    pub fn met(&self) -> usize {
+        self.state().met
+    }
+
+    /// From now on operators see an object of this kind and name that they cannot read.
+    pub fn garble(&self, kind: &str, name: &str) {
+        self.state().garbled = Some((kind.to_owned(), name.to_owned()));
+    }
+
+    fn garbles(&self) -> bool {
+        self.state().garbled.is_some()
+    }
+
+    /// A line of a watch, as it is to be seen.
+    fn garbled(&self, object: &Value, line: &[u8]) -> Bytes {
+        match self.state().is_garbled(object) {
+            true => {
+                String::from_utf8_lossy(line).replacen("\"spec\":{", "\"spec\":\"?\",\"was\":{", 1).into()
+            }
+            false => Bytes::copy_from_slice(line),
+        }
+    }
+
+    /// A list, as it is to be seen.
+    fn garbled_list(&self, list: &[u8]) -> Vec<u8> {
+        let Ok(mut list) = serde_json::from_slice::<Value>(list) else { return list.to_vec() };
+        let kind = list["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).map(str::to_owned);
+        for item in list["items"].as_array_mut().into_iter().flatten() {
+            if let (None, Some(kind)) = (item.get("kind"), &kind) {
+                item["kind"] = kind.as_str().into();
+            }
+            if self.state().is_garbled(item) {
+                item["spec"] = "?".into();
+            }
+        }
+        list.to_string().into_bytes()
+    }
+
+    /// The version that a write made.
+    fn version_of(&self, write: &Point) -> Option<u64> {
+        self.state().log.iter().find(|logged| logged.point == *write && logged.landed())?.version
+    }
+
+    /// How many requests wait for an answer that never comes.
+    pub fn hanging(&self) -> usize {
+        self.state().hanging
+    }
+
+    /// Counts a request that waits in vain, until it is given up.
+    fn hang(&self) -> Hanging {
+        self.state().hanging += 1;
+        Hanging(self.clone())
+    }
+
+    /// Everything that was asked so far.
+    pub fn log(&self) -> Vec<Logged> {
+        self.state().log.clone()
+    }
+
+    /// All watch events that came by.
+    pub fn events(&self) -> Vec<Point> {
+        self.state().events.clone()
+    }
+
+    /// All claims that were asked for.
+    pub fn claims(&self) -> Vec<AskedClaim> {
+        self.state().claims.clone()
+    }
+
+    /// A signal for every request and every answer.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a request. Out: its number in the log, and what goes wrong with it.
+    fn begin(&self, call: &Call, process: usize) -> (usize, Option<Fault>) {
+        let mut state = self.state();
+        let (point, fault) = state.meet(&call.name);
+        let number = state.log.len();
+        let Call { kind, is_write, .. } = call.clone();
+        state.log.push(Logged { point, kind, is_write, process, status: None, version: None });
+        drop(state);
+        self.0.changed.send_replace(());
+        (number, fault)
+    }
+
+    /// Takes in what the API server answered.
+    fn answered(&self, number: usize, status: u16, version: Option<u64>) {
+        let mut state = self.state();
+        let logged = &mut state.log[number];
+        (logged.status, logged.version) = (Some(status), version);
+        drop(state);
+        self.0.changed.send_replace(());
+    }
+
+    /// Takes in an event of a watch.
+    fn event(&self, name: &str) -> Option<EventFault> {
+        let mut state = self.state();
+        let (point, fault) = state.meet(name);
+        state.events.push(point);
+        match fault {
+            Some(Fault::Event(fault)) => Some(fault),
+            _ => None,
+        }
+    }
+
+    /// Takes in a page that is to be stored, or was.
+    fn page(&self, page: &[u8], process: usize, landed: Option<Instant>) {
+        let Some(claim) = claim_in(page, process) else { return };
+        let mut state = self.state();
+        let known = state
+            .claims
+            .iter_mut()
+            .find(|known| known.incarnation == claim.incarnation && known.attempt == claim.attempt);
+        match known {
+            Some(known) => known.landed = known.landed.or(landed),
+            None => state.claims.push(AskedClaim { landed, ..claim }),
+        }
+    }
+}
+
+impl State {
+    fn is_garbled(&self, object: &Value) -> bool {
+        self.garbled.as_ref().is_some_and(|(kind, name)| {
+            object["kind"] == kind.as_str() && object["metadata"]["name"] == name.as_str()
+        })
+    }
+
+    fn meet(&mut self, name: &str) -> (Point, Option<Fault>) {
+        let count = self.counts.entry(name.to_owned()).or_default();
+        let point = Point { name: name.to_owned(), occurrence: *count };
+        *count += 1;
+        let planned = self
+            .plan
+            .iter()
+            .find(|planned| planned.name == point.name && planned.occurrences.contains(&point.occurrence));
+        let fault = planned.map(|planned| planned.fault.clone());
+        self.met += usize::from(fault.is_some());
+        (point, fault)
+    }
+}
+
+/// The claim in a page.
+fn claim_in(page: &[u8], process: usize) -> Option<AskedClaim> {
+    let page: Value = serde_json::from_slice(page).ok()?;
+    let claim = page["status"].get("claim")?;
+    let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+    Some(AskedClaim {
+        broadcast: page["spec"]["broadcast"]["uid"].as_str()?.to_owned(),
+        page: number(&page["spec"]["index"])?,
+        rows: number(&claim["from"])?..number(&claim["to"])?,
+        incarnation: claim["incarnation"].as_str()?.to_owned(),
+        attempt: claim["attempt"].as_i64()?,
+        process,
+        landed: None,
+    })
+}
+
+/// How long something that comes late is late: longer than everything that an operator does without being told.
+pub const LATE: Duration = Duration::from_secs(2);
