@@ -1,6 +1,6 @@
 //! Summaries of all pages: what the planner counts and the dispatcher looks for, without the rows themselves.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
@@ -98,6 +98,12 @@ impl PageIndex {
     #[must_use]
     pub fn number(&self, namespace: &str, uid: &BroadcastUid) -> usize {
         self.lock().get(&(namespace.to_owned(), uid.clone())).map_or(0, BTreeMap::len)
+    }
+
+    /// All pages.
+    #[must_use]
+    pub fn keys(&self) -> HashSet<ObjectKey> {
+        self.lock().values().flat_map(BTreeMap::values).map(|page| page.key.clone()).collect()
     }
 
     /// Drops a page that the API server no longer has.
