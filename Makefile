@@ -1,7 +1,7 @@
 # Every target is one line, and .ci/run calls the same ones as people do.
 
 .DEFAULT_GOAL := help
-.PHONY: help testbed build test matrix chaos demo lint drift bless kills bench chart clean
+.PHONY: help testbed build test matrix chaos demo lint drift bless kills soak bench chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bless: ## write those files anew
 
 kills: testbed ## kill operators, etcd and the API server 200 times while they send
 	cargo test --test kills -- --kills 200
+
+soak: testbed ## let Broadcasts come and go for eight minutes, and see that memory is steady
+	cargo test --test soak
 
 bench: testbed ## print the figures of docs/operations.md
 	cargo bench --bench delivery

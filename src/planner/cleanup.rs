@@ -46,7 +46,6 @@ pub(super) async fn finalize(broadcast: &Broadcast, context: &Context) -> Result
     let finalizers: Vec<String> =
         broadcast.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
     set_finalizers(broadcast, context, &finalizers).await?;
-    context.pace.forget(&broadcast.uid().unwrap_or_default());
     Ok(Action::await_change())
 }
 
