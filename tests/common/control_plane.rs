@@ -155,6 +155,24 @@ impl ControlPlane {
         self.controllers.iter().for_each(Service::start_again);
     }
 
+    /// Makes etcd refuse every write, as it does when its quota is used up.
+    pub async fn alarm_no_space(&self) {
+        self.alarm("ACTIVATE").await;
+    }
+
+    /// Lets etcd take writes again, as a person does after making room.
+    pub async fn disarm_alarms(&self) {
+        self.alarm("DEACTIVATE").await;
+    }
+
+    /// etcd's own API for its members, as `etcdctl alarm disarm` calls it. The member that 0 names is the one that is asked.
+    async fn alarm(&self, action: &str) {
+        let url = format!("{}/v3/maintenance/alarm", self.etcd_url);
+        let body = serde_json::json!({"action": action, "memberID": 0, "alarm": "NOSPACE"});
+        let answer = reqwest::Client::new().post(url).json(&body).send().await.expect("should reach etcd");
+        assert!(answer.status().is_success(), "etcd answered {}", answer.status());
+    }
+
     /// Takes a snapshot of the running etcd. Out: its file.
     pub fn snapshot(&self, name: &str) -> PathBuf {
         let file = self.folder.path().join(format!("{name}.snapshot"));

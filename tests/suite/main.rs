@@ -23,3 +23,4 @@ mod sending;
 mod sizes;
 mod stopping;
 mod user_actions;
+mod watchdogs;
