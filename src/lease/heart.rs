@@ -11,6 +11,7 @@ use kube::{Api, ResourceExt};
 use rand::distr::{Alphanumeric, SampleString};
 use tokio_util::sync::CancellationToken;
 
+use super::objects::Reign;
 use super::shared::Shared;
 use super::{LeaseSettings, objects};
 use crate::admin::Readiness;
@@ -95,12 +96,12 @@ impl Heart {
     }
 
     /// Whether the lease of this process is gone because the cluster is an older one, of a time in which the leader's lease had
-    /// changed hands less often, or was not there.
+    /// not come as far, or was not there.
     async fn has_gone_back(&self) -> bool {
-        let Some(known) = self.shared.leader_transitions() else { return false };
+        let Some(known) = self.shared.reign() else { return false };
         loop {
             match self.bounded(self.api.get(&self.settings.name)).await {
-                Ok(lease) => return objects::transitions(&lease) < known,
+                Ok(lease) => return Reign::of(&lease).is_before(&known),
                 Err(error) if error.is_not_found() => return true,
                 Err(error) => tracing::warn!(%error, "failed to read the lease of the leader, trying again"),
             }

@@ -15,6 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 
 use super::names::{GROUP_LABEL, channel_lease};
+use super::objects::Reign;
 use super::shared::Shared;
 use super::view::{Myself, View};
 use super::{LeaseSettings, Tenure, Tenures, note, objects};
@@ -126,7 +127,7 @@ impl Keeper {
 
     fn read_leader(&self) {
         if let Some(lease) = self.view.find(&self.settings.name) {
-            self.shared.saw_leader(objects::transitions(&lease), note::of(&lease));
+            self.shared.saw_leader(&Reign::of(&lease), note::of(&lease));
         }
     }
 
@@ -143,7 +144,7 @@ impl Keeper {
                 tracing::error!(
                     %note, "a replica of long ago said no farewell, so this may be a backup: Broadcasts that were not complete are held"
                 );
-                self.shared.saw_leader(0, Some(note));
+                self.shared.saw_note(Some(note));
                 true
             }
             Err(error) => {
@@ -174,10 +175,7 @@ impl Keeper {
         let mut writes = Vec::new();
         let staying = self.view.staying();
         if staying.contains(id) && self.view.holder(&self.settings.name).is_none() {
-            writes.push(match self.view.find(&self.settings.name) {
-                Some(lease) => Write::Replace(objects::taken(&lease, &self.settings, id, now)),
-                None => Write::Create(objects::of_leader(&self.settings, id, now)),
-            });
+            writes.push(self.take_lead(id, now));
         }
         let Some(wanted) = self.shared.wanted() else { return writes };
         for channel in self.shared.given_up() {
@@ -199,6 +197,16 @@ impl Keeper {
             writes.extend(self.view.abandoned(&wanted).into_iter().map(Write::Delete));
         }
         writes
+    }
+
+    fn take_lead(&self, id: &ReplicaId, now: Timestamp) -> Write {
+        if let Some(lease) = self.view.find(&self.settings.name) {
+            return Write::Replace(objects::taken(&lease, &self.settings, id, now));
+        }
+        let mut lease = objects::of_leader(&self.settings, id, now);
+        // Whoever deletes the lease does not take the note away with it.
+        self.shared.restored().iter().for_each(|restored| note::put(&mut lease, restored));
+        Write::Create(lease)
     }
 
     /// Makes writes. Each fails when its lease is not as it was seen. Returns whether all succeeded.
