@@ -21,6 +21,9 @@ pub const SALE: &str = "sale";
 /// Name of the Broadcast whose end shows that the others have come to rest.
 const AFTER: &str = "after";
 
+/// Its only chat.
+pub const AFTER_CHAT: &str = "15559999999";
+
 /// A story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Play {
@@ -81,7 +84,12 @@ impl Play {
 
 /// Whether these Broadcasts are complete, nothing is claimed, and the channel has nothing to do.
 pub fn is_over(seen: &Seen, names: &[&str]) -> bool {
-    let complete = names.iter().all(|name| seen.broadcasts.get(*name).is_some_and(is_complete));
+    let complete = names.iter().all(|name| {
+        seen.broadcasts.get(*name).is_some_and(|broadcast| {
+            let observed = broadcast.status.as_ref().map(|status| status.observed_generation);
+            is_complete(broadcast) && observed == broadcast.metadata.generation
+        })
+    });
     let claimed = seen.pages.values().any(|page| page.status.as_ref().is_some_and(|s| s.claim.is_some()));
     complete && !claimed && is_at_rest(seen)
 }
@@ -107,7 +115,7 @@ pub async fn check_rest(scene: &mut Scene) -> Result<(), Failure> {
     let before = scene.tap.log().len();
     scene.apply(&scene.channel("other", json!({}))).await?;
     let mut after = broadcast(AFTER, 0, json!({"channelRef": {"name": "other"}}));
-    after["spec"]["recipients"] = json!({"csv": "chat,name\n15559999999,Nobody\n"});
+    after["spec"]["recipients"] = json!({"csv": format!("chat,name\n{AFTER_CHAT},Nobody\n")});
     scene.apply(&after).await?;
     let is_done = |seen: &Seen| seen.broadcasts.get(AFTER).is_some_and(is_complete);
     scene.until("another Broadcast comes to its end", is_done).await?;
