@@ -28,6 +28,8 @@ pub struct Arguments {
     pub is_whole: bool,
     /// Random compositions instead of recipes.
     pub chaos: Option<Chaos>,
+    /// A mistake to build in after the reference runs, by its name: what goes red notices it. Needs the feature `mutants`.
+    pub mutant: Option<String>,
     /// Names the recipes and runs nothing.
     pub is_list: bool,
     /// Cases at the same time.
@@ -43,6 +45,7 @@ impl Arguments {
             filters: Vec::new(),
             is_whole: false,
             chaos: None,
+            mutant: None,
             is_list: false,
             jobs: JOBS,
             shows_logs: false,
@@ -58,6 +61,7 @@ impl Arguments {
                 "--list" => arguments.is_list = true,
                 "--logs" => arguments.shows_logs = true,
                 "--jobs" => arguments.jobs = usize::try_from(number()?).unwrap_or(JOBS).max(1),
+                "--mutant" => arguments.mutant = words.next(),
                 "--chaos" => is_chaos = true,
                 "--seed" => seed = Some(number()?),
                 "--seconds" => time = Duration::from_secs(number()?),

@@ -132,7 +132,24 @@ async fn cases(
         }
     }
     cases.retain(|case| arguments.wants(&case.name));
+    if let Some(mutant) = &arguments.mutant {
+        build_in(mutant)?;
+    }
     Ok(cases)
+}
+
+/// Makes a mistake from here on, in all operators.
+#[cfg(feature = "mutants")]
+fn build_in(name: &str) -> Result<(), Failure> {
+    use broadcast_operator::mutants::{Mutant, set};
+    let mutant = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    set(Some(mutant.ok_or_else(|| format!("no mutant is called {name}: {:?}", Mutant::ALL))?));
+    Ok(())
+}
+
+#[cfg(not(feature = "mutants"))]
+fn build_in(name: &str) -> Result<(), Failure> {
+    Err(format!("{name} needs a build with --features mutants"))
 }
 
 async fn run_all(arguments: &Arguments, env: &Arc<Env>, cases: impl Iterator<Item = Case>) -> Summary {

@@ -122,6 +122,17 @@ impl View {
 }
 
 impl Seen {
+    /// The version of an object as it was seen last.
+    pub fn version(&self, kind: &str, name: &str) -> Option<u64> {
+        let version = match kind {
+            "Broadcast" => self.broadcasts.get(name)?.resource_version(),
+            "BroadcastChannel" => self.channels.get(name)?.resource_version(),
+            "BroadcastBatch" => self.pages.get(name)?.resource_version(),
+            _ => None,
+        };
+        version?.parse().ok()
+    }
+
     fn count(&mut self, kind: &str, uid: Option<String>, is_there: bool) {
         let counts = if is_there { &mut self.created } else { &mut self.deleted };
         counts.entry(kind.to_owned()).or_default().extend(uid);

@@ -12,7 +12,7 @@ use futures::future::{Either, select, select_all};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Config, Resource};
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::common::stage::{SIGNING_SECRET, TOKEN, merge};
@@ -170,10 +170,28 @@ impl Scene {
             + serde::de::DeserializeOwned,
     {
         match self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => Ok(()),
+            Ok(patched) => self.catch_up(&patched).await,
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(format!("failed to patch {name}: {error}")),
         }
+    }
+
+    /// Waits until a change is in view: what is waited for next must not be what was there before it.
+    async fn catch_up<K: Resource<DynamicType = ()>>(&self, changed: &K) -> Result<(), Failure> {
+        let (name, wanted) = (changed.name_any(), changed.resource_version().unwrap_or_default());
+        let wanted: u64 = wanted.parse().unwrap_or_default();
+        let mut changes = self.view.changes();
+        let is_behind = || {
+            let seen = self.view.seen().version(&K::kind(&()), &name);
+            seen.is_some_and(|seen| seen < wanted)
+        };
+        while is_behind() {
+            match tokio::time::timeout(self.patience, changes.changed()).await {
+                Ok(_) => {}
+                Err(_) => return Err(format!("the change of {name} does not come into view")),
+            }
+        }
+        Ok(())
     }
 
     /// Deletes an object, if it is there.

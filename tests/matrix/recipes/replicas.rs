@@ -10,7 +10,7 @@ use crate::cases::Case;
 use crate::common::stage::{broadcast, chat_id, is_complete};
 use crate::invariants;
 use crate::observer::Seen;
-use crate::play::{Reference, SALE, disturbed, finish, is_over};
+use crate::play::{AFTER_CHAT, Reference, SALE, disturbed, finish, is_over};
 use crate::process::SHORT;
 use crate::scene::{Failure, Scene, Sharing};
 use crate::tap::{Fault, Gate, LATE, Planned, Point};
@@ -48,7 +48,7 @@ async fn two_strangers(scene: &mut Scene, point: &Point, is_after: bool) -> Resu
     scene.tap.plan(vec![Planned::at(point, fault)]);
     (scene.sharing, scene.replicas) = (Sharing::Strangers, 2);
     // Each takes the other's open claims for those of the dead, until their answers are recorded.
-    scene.doubtful.extend((0..CHATS).map(chat_id));
+    scene.doubtful.extend((0..CHATS).map(chat_id).chain([AFTER_CHAT.to_owned()]));
     scene.replace_the_dead().await?;
     scene.apply(&broadcast(SALE, CHATS, json!({}))).await?;
     scene.reach(&gate, |seen| is_over(seen, &[SALE])).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::planned;
 use crate::cases::Case;
-use crate::play::Reference;
+use crate::play::{Play, Reference};
 use crate::tap::{Fault, Planned};
 
 /// Too many requests, trouble, more trouble, a right that was taken away, a kind or an object that is gone.
@@ -14,7 +14,8 @@ const CODES: [u16; 5] = [429, 500, 503, 403, 404];
 const WAYS: usize = 2;
 
 pub fn refused(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
-    let ways = if is_whole { CODES.len() } else { WAYS };
+    let is_smallest = reference.play == Play::Send(3);
+    let ways = if is_whole && is_smallest { CODES.len() } else { WAYS };
     let points = reference.log.iter().map(|logged| &logged.point).enumerate();
     points
         .flat_map(|(number, point)| {

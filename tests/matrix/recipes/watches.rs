@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::planned;
 use crate::cases::Case;
-use crate::play::Reference;
+use crate::play::{Play, Reference};
 use crate::tap::{EventFault, Fault, Planned, Point};
 
 const KINDS: [&str; 4] = ["broadcasts", "broadcastchannels", "broadcastbatches", "leases"];
 
 /// Every event is dropped, comes late alone or with others, twice, or again after a later one.
-pub fn events(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
+pub fn events(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
     let faults = [
         ("dropped", EventFault::Drop),
         ("compacted", EventFault::Compact),
@@ -19,7 +19,8 @@ pub fn events(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
         ("again", EventFault::Again),
         ("late", EventFault::Delay),
     ];
-    let cases = reference.events.iter().flat_map(|point| {
+    let is_wanted = |point: &&Point| is_whole || !point.name.starts_with("EVENT-leases");
+    let cases = reference.events.iter().filter(is_wanted).flat_map(|point| {
         faults.iter().map(move |(tag, fault)| {
             let plan = vec![Planned::at(point, Fault::Event(fault.clone()))];
             planned("C1", reference, &format!("{point}/{tag}"), plan)
@@ -31,7 +32,7 @@ pub fn events(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
 /// Each watch breaks at its start and in the middle, in each way.
 pub fn breaks(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
     let mut faults = vec![("cut", EventFault::Cut), ("410", EventFault::Gone), ("500", EventFault::Error)];
-    if is_whole {
+    if is_whole && reference.play == Play::Send(3) {
         // Noticed only after the longest quiet time of a watch.
         faults.push(("silent", EventFault::Silence));
     }

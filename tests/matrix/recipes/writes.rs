@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::planned;
 use crate::cases::Case;
 use crate::play::Reference;
-use crate::tap::{Fault, Planned};
+use crate::tap::{Fault, Planned, Point};
 
 /// Refusals that stand for all the time in the world. A page is tried so often, within 20 s, until its write is given up;
 /// the short matrix has fewer. What a reconcile writes is tried after waits that double.
@@ -20,6 +20,12 @@ pub fn die_before(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
     at_each_write("A2", reference, &Fault::DieBefore)
 }
 
+/// Writes whose answers matter. Events are told once, whatever becomes of them, and leases are the matter of D3.
+fn points(reference: &Reference, is_whole: bool) -> impl Iterator<Item = &Point> {
+    let is_wanted = move |kind: &str| is_whole || kind.starts_with("broadcast");
+    reference.writes().filter(move |write| is_wanted(&write.kind)).map(|write| &write.point)
+}
+
 fn at_each_write(recipe: &str, reference: &Arc<Reference>, fault: &Fault) -> Vec<Case> {
     let points = reference.writes().map(|write| &write.point);
     points
@@ -27,13 +33,13 @@ fn at_each_write(recipe: &str, reference: &Arc<Reference>, fault: &Fault) -> Vec
         .collect()
 }
 
-pub fn answer_lost(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
+pub fn answer_lost(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
     let faults = [
         ("504", Fault::LandsThenTimeout),
         ("reset", Fault::LandsThenReset),
         ("never", Fault::LandsThenNothing),
     ];
-    let points = reference.writes().map(|write| &write.point);
+    let points = points(reference, is_whole);
     points
         .flat_map(|point| {
             faults.iter().map(move |(tag, fault)| {
@@ -44,7 +50,7 @@ pub fn answer_lost(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
 }
 
 pub fn conflict(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
-    let points = reference.writes().map(|write| &write.point);
+    let points = points(reference, is_whole);
     points
         .flat_map(|point| {
             let is_page = point.name.starts_with("PUT-broadcastbatches") && point.occurrence > 0;
