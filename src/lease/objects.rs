@@ -29,9 +29,14 @@ pub(super) fn renewed(lease: &Lease, is_leaving: bool, now: Timestamp) -> Lease 
     let renewals = renewals(lease).saturating_add(1);
     next.annotations_mut().insert(RENEWALS_ANNOTATION.to_owned(), renewals.to_string());
     if is_leaving {
-        next.annotations_mut().insert(LEAVING_ANNOTATION.to_owned(), "true".to_owned());
+        mark_leaving(&mut next);
     }
     next
+}
+
+/// Says that a replica takes nothing more.
+pub(super) fn mark_leaving(lease: &mut Lease) {
+    lease.annotations_mut().insert(LEAVING_ANNOTATION.to_owned(), "true".to_owned());
 }
 
 /// A new lease of the leader.

@@ -96,8 +96,9 @@ impl Shared {
     }
 
     pub(super) fn holds(&self, tenure: &Tenure, now: Instant) -> bool {
-        let state = self.lock();
-        state.standing.as_ref().is_some_and(|standing| standing.id == tenure.replica && now < standing.until)
+        let is_kept = self.tenures.borrow().get(&tenure.channel) == Some(tenure);
+        let standing = self.lock().standing.clone();
+        is_kept && standing.is_some_and(|standing| standing.id == tenure.replica && now < standing.until)
     }
 
     pub(super) fn leadership(&self) -> signal::Receiver<bool> {

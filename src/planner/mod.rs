@@ -6,6 +6,7 @@
 mod campaign;
 mod cleanup;
 mod hold;
+mod in_flight;
 mod plan;
 mod reconcile;
 mod report;
@@ -52,6 +53,9 @@ pub enum PlannerError {
     /// A page could not be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// This process leads no more: the next leader plans anew.
+    #[error("the plan was left to another process, which leads now")]
+    Deposed,
 }
 
 /// A Broadcast whose reconciles fail, one after the other.
