@@ -23,8 +23,6 @@ use common::stage::Stage;
 use lives::Lives;
 use memory::Memory;
 
-/// Lives that go on at the same time.
-const LIVES_AT_ONCE: usize = 16;
 /// Channels that stay. Each replica has half of them.
 const CHANNELS: usize = 4;
 /// One a minute.
@@ -36,6 +34,9 @@ struct Options {
     /// How long.
     #[arg(long, default_value_t = 8.0)]
     minutes: f64,
+    /// How many Broadcasts live at the same time.
+    #[arg(long, default_value_t = 16)]
+    lives: usize,
 }
 
 #[tokio::main]
@@ -54,7 +55,7 @@ async fn main() -> ExitCode {
     }
     let end = clock::monotonic() + length;
     let (lives, mut memory) = (Lives::new(&stage, CHANNELS), Memory::of([stage.operator.id(), other.id()]));
-    let lived = join_all((0..LIVES_AT_ONCE).map(|_| lives.live_until(end)));
+    let lived = join_all((0..options.lives).map(|_| lives.live_until(end)));
     let watched = async {
         for tenth in 1..=memory::PARTS {
             // Receipts may come to any replica.
