@@ -22,6 +22,7 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Broadcast;
@@ -34,7 +35,10 @@ use crate::observed::{Observed, Triggers};
 use report::Pace;
 
 /// Broadcasts that are reconciled at the same time. Most reconciles read caches; planning waits for the API server.
-const CONCURRENCY: u16 = 8;
+const CONCURRENCY: usize = 8;
+/// The controller itself sets no limit. What waits for it has no order: of Broadcasts that change faster than they are looked
+/// at, it would take the same ones again and again, and never come to others. So each waits for its own turn.
+const UNLIMITED: u16 = 0;
 /// First and longest wait after a reconcile failed, per Broadcast.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
@@ -79,6 +83,8 @@ pub struct Context {
     recorder: Recorder,
     pace: Pace,
     failures: Mutex<HashMap<String, Failing>>,
+    /// Turns to reconcile, given in the order in which they were asked for. Closed when the process ends.
+    turns: Semaphore,
 }
 
 impl Context {
@@ -102,6 +108,7 @@ impl Context {
             metrics,
             pace: Pace::default(),
             failures: Mutex::default(),
+            turns: Semaphore::new(CONCURRENCY),
         }
     }
 
@@ -126,10 +133,16 @@ pub async fn run(context: Arc<Context>, mut triggers: Triggers, shutdown: Cancel
     let changed = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
     let changed = futures::stream::select(changed, all_for_a_new_leader(&context));
     let sweeping = context.clone();
+    let ending = context.clone();
+    let ended = async move {
+        shutdown.cancelled().await;
+        // Whoever waits goes away; whoever has a turn comes to its end.
+        ending.turns.close();
+    };
     let planning = Controller::for_stream(futures::stream::pending(), context.observed.broadcasts.clone())
         .reconcile_on(changed)
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+        .with_config(controller::Config::default().concurrency(UNLIMITED))
+        .graceful_shutdown_on(ended)
         .run(reconcile::reconcile, on_error, context)
         .for_each(|_| std::future::ready(()));
     tokio::select! {

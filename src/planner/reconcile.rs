@@ -32,6 +32,11 @@ pub(super) async fn reconcile(
     broadcast: Arc<Broadcast>,
     context: Arc<Context>,
 ) -> Result<Action, PlannerError> {
+    let Ok(_turn) = context.turns.acquire().await else { return Ok(Action::await_change()) };
+    // It may have changed since it was asked for.
+    let Some(broadcast) = context.observed.broadcast(&key_of(&broadcast)) else {
+        return Ok(Action::await_change());
+    };
     let span = span_of(&broadcast);
     let started = clock::monotonic();
     let result = step(&broadcast, &context).instrument(span).await;

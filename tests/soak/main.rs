@@ -35,7 +35,7 @@ struct Options {
     #[arg(long, default_value_t = 8.0)]
     minutes: f64,
     /// How many Broadcasts live at the same time.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 32)]
     lives: usize,
 }
 
