@@ -1,7 +1,7 @@
 # Every target is one line, and .ci/run calls the same ones as people do.
 
 .DEFAULT_GOAL := help
-.PHONY: help testbed build test matrix chaos demo lint drift bless kills bench chart clean
+.PHONY: help testbed build test matrix mutants chaos demo lint drift bless kills soak bench chart clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: testbed ## run all tests, and every recipe of the fault matrix on its smal
 
 matrix: testbed ## run the fault matrix whole; RECIPE=A1 runs one recipe
 	cargo test --test matrix -- --whole $(RECIPE)
+
+mutants: testbed ## build mistakes into the protocol, and see that the fault matrix notices each of them
+	cargo test --features mutants --test matrix -- --mutants
 
 chaos: testbed ## let random faults meet for 10 minutes; SEED=… plays those of an earlier run again
 	cargo test --test matrix -- --chaos $(addprefix --seed ,$(SEED))
@@ -35,6 +38,9 @@ bless: ## write those files anew
 
 kills: testbed ## kill operators, etcd and the API server 200 times while they send
 	cargo test --test kills -- --kills 200
+
+soak: testbed ## let Broadcasts come and go for eight minutes, and see that memory is steady
+	cargo test --test soak
 
 bench: testbed ## print the figures of docs/operations.md
 	cargo bench --bench delivery

@@ -41,6 +41,10 @@ enum MessageOutcome {
     Postponed,
 }
 
+impl MessageOutcome {
+    const ALL: [Self; 5] = [Self::Sent, Self::Failed, Self::Unknown, Self::Retry, Self::Postponed];
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ClaimLabels {
     result: ClaimResult,
@@ -209,6 +213,16 @@ impl Metrics {
         self.messages.get_or_create(&labels).inc();
     }
 
+    /// A channel is gone: channels that come and go leave nothing behind.
+    pub fn forget(&self, channel: &ObjectKey) {
+        let ObjectKey { namespace, name } = channel;
+        self.send_seconds.remove(&ChannelLabels { namespace: namespace.clone(), channel: name.clone() });
+        for outcome in MessageOutcome::ALL {
+            let (namespace, channel) = (namespace.clone(), name.clone());
+            self.messages.remove(&MessageLabels { namespace, channel, outcome });
+        }
+    }
+
     /// A claim was stored, or not.
     pub fn claimed(&self, stored: bool) {
         let result = if stored { ClaimResult::Stored } else { ClaimResult::Refused };
@@ -266,5 +280,22 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_channel_that_is_gone_has_no_metrics() {
+        let metrics = Metrics::new();
+        let (gone, there) = (ObjectKey::new("shop", "gone"), ObjectKey::new("shop", "there"));
+        let outcomes = [Outcome::Sent, Outcome::Failed, Outcome::Unknown, Outcome::Pending].map(Some);
+        for channel in [&gone, &there] {
+            metrics.sent(channel, Duration::from_millis(3));
+            for outcome in outcomes.into_iter().chain([None]) {
+                metrics.answered(channel, outcome);
+            }
+        }
+        metrics.forget(&gone);
+        let text = metrics.encode().expect("text");
+        assert!(!text.contains("gone"), "{text}");
+        assert!(text.contains("there"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds what the tests and the demo run against: etcd, kube-apiserver, kube-controller-manager, kubectl and helm, from
-# the versions pinned in go.mod and helm/go.mod. The binaries go to a cache outside the checkout, so that a fresh clone
+# Builds what the tests and the demo run against: etcd and its tools, kube-apiserver, kube-controller-manager, kubectl and
+# helm, from the versions pinned in go.mod and helm/go.mod. The binaries go to a cache outside the checkout, so that a fresh clone
 # builds nothing twice. The last line on standard output is the folder that holds them.
 #
 # KUBEBUILDER_ASSETS    a folder with etcd, kube-apiserver and kubectl: these are then taken from there
@@ -49,6 +49,8 @@ build() {
 }
 
 build etcd . go.etcd.io/etcd/server/v3
+build etcdctl . go.etcd.io/etcd/etcdctl/v3
+build etcdutl . go.etcd.io/etcd/etcdutl/v3
 build kube-apiserver . k8s.io/kubernetes/cmd/kube-apiserver
 build kube-controller-manager . k8s.io/kubernetes/cmd/kube-controller-manager
 build kubectl . k8s.io/kubernetes/cmd/kubectl

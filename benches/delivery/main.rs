@@ -6,17 +6,21 @@
 mod common;
 
 mod stops;
+mod takeovers;
 mod throughput;
 
 use std::thread::available_parallelism;
 
 #[tokio::main]
 async fn main() {
-    let stops = stops::measure().await;
+    let stops = stops::measure(stops::Replicas::One).await;
+    let stops_of_two = stops::measure(stops::Replicas::Two).await;
+    let takeovers = takeovers::measure().await;
     let throughput = throughput::measure().await;
     println!("\nMeasured on {} cores:\n", available_parallelism().map_or(0, usize::from));
     println!("| figure | value |\n|---|---|");
-    for (figure, value) in stops.figures().into_iter().chain(throughput.figures()) {
+    let figures = [stops.figures(), stops_of_two.figures(), takeovers.figures(), throughput.figures()];
+    for (figure, value) in figures.into_iter().flatten() {
         println!("| {figure} | {value} |");
     }
 }

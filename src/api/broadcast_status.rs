@@ -73,6 +73,10 @@ pub struct BroadcastStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub restart_token: Option<String>,
+    /// The process that threw away batches of an earlier plan last, as a random id. Writing it ends every plan of another process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub planned_by: Option<String>,
     /// What this Broadcast is held for until a person decides: nothing is sent. Absent: it is not held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,

@@ -70,7 +70,9 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(
     while !shutdown.is_cancelled() {
         context.pulse.beat(&Loop::Dispatcher, clock::monotonic());
         changes.mark_unchanged();
-        context.leases.want(wanted(&context.observed));
+        let wanted = wanted(&context.observed);
+        senders.forget_gone(&context.metrics, &wanted);
+        context.leases.want(wanted);
         senders.follow(&context, &tenures.borrow_and_update());
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -94,6 +96,8 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(
 struct Senders {
     tasks: JoinSet<()>,
     running: HashMap<task::Id, Running>,
+    /// Channels that this replica has sent for at any time, and of which it has metrics.
+    known: BTreeSet<ObjectKey>,
 }
 
 struct Running {
@@ -114,9 +118,23 @@ impl Senders {
             if self.running.values().all(|running| running.tenure.channel != tenure.channel) {
                 let end = CancellationToken::new();
                 let sender = Sender::new(context.clone(), tenure.clone()).run(end.clone());
+                self.known.insert(tenure.channel.clone());
                 self.running.insert(self.tasks.spawn(sender).id(), Running { tenure: tenure.clone(), end });
             }
         }
+    }
+
+    /// Drops the metrics of channels that are gone and have no task any more.
+    fn forget_gone(&mut self, metrics: &Metrics, wanted: &BTreeSet<ObjectKey>) {
+        let Self { running, known, .. } = self;
+        known.retain(|channel| {
+            let is_there = wanted.contains(channel)
+                || running.values().any(|running| running.tenure.channel == *channel);
+            if !is_there {
+                metrics.forget(channel);
+            }
+            is_there
+        });
     }
 
     /// Waits until a task has ended; there must be one. Everything of its tenure is recorded then.

@@ -25,7 +25,7 @@ use crate::domain::rate::RateLimit;
 use crate::lease::Tenure;
 use crate::ledger::LedgerError;
 use crate::pulse::Loop;
-use tasks::{Answered, Claimed, Event};
+use tasks::{Answered, Claimed, Event, Wanted};
 
 /// Rows that are claimed ahead where there is no rate limit: two pages, so that the next page's claim is stored while
 /// this page is sent. At 20,000 messages/s it is 25 ms of work.
@@ -220,9 +220,10 @@ impl Sender {
             }
             if let Some(page) = lane.next_page(&self.context.observed, now) {
                 let plan = lane.window(&page, 0..0);
+                let wanted = self.wanted(lane);
                 let policy = lane.policy;
                 self.lanes[index].begin_claim(&page, budget);
-                self.spawn_claim(plan, policy, budget);
+                self.spawn_claim(plan, wanted, policy, budget);
             }
         }
     }
@@ -352,6 +353,16 @@ impl Sender {
         lane.answered(token.page, token.row, result.clone(), now);
         self.context.metrics.answered(&self.key, result.as_ref().map(|row| row.outcome));
         self.account.feel(door, effect, now, wall);
+    }
+
+    /// The Broadcast of a lane, in the version of its spec by which it may be claimed from.
+    fn wanted(&self, lane: &Lane) -> Wanted {
+        let observed = self.context.observed.broadcast(&lane.key);
+        Wanted {
+            key: lane.key.clone(),
+            uid: lane.uid.clone(),
+            generation: observed.and_then(|broadcast| broadcast.metadata.generation),
+        }
     }
 
     fn lane(&mut self, uid: &BroadcastUid) -> Option<&mut Lane> {

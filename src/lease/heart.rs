@@ -11,6 +11,8 @@ use kube::{Api, ResourceExt};
 use rand::distr::{Alphanumeric, SampleString};
 use tokio_util::sync::CancellationToken;
 
+use super::names::{REPLICA_LETTERS, replica_lease};
+use super::objects::Reign;
 use super::shared::Shared;
 use super::{LeaseSettings, objects};
 use crate::admin::Readiness;
@@ -18,8 +20,6 @@ use crate::clock;
 use crate::cluster::{ApiError, CALL_TIMEOUT};
 use crate::domain::ids::ReplicaId;
 
-/// Random letters and digits that make the id of a replica its own: 51 bits, among the handful that there ever are.
-const ID_LENGTH: usize = 10;
 /// Longest wait for the farewell: the others notice soon enough without it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -95,12 +95,12 @@ impl Heart {
     }
 
     /// Whether the lease of this process is gone because the cluster is an older one, of a time in which the leader's lease had
-    /// changed hands less often, or was not there.
+    /// not come as far, or was not there.
     async fn has_gone_back(&self) -> bool {
-        let Some(known) = self.shared.leader_transitions() else { return false };
+        let Some(known) = self.shared.reign() else { return false };
         loop {
             match self.bounded(self.api.get(&self.settings.name)).await {
-                Ok(lease) => return objects::transitions(&lease) < known,
+                Ok(lease) => return Reign::of(&lease).is_before(&known),
                 Err(error) if error.is_not_found() => return true,
                 Err(error) => tracing::warn!(%error, "failed to read the lease of the leader, trying again"),
             }
@@ -110,21 +110,19 @@ impl Heart {
 
     /// An id that nobody had before. It is the name of the lease's holder: people see the pod in it.
     fn new_id(&self) -> ReplicaId {
-        let random = Alphanumeric.sample_string(&mut rand::rng(), ID_LENGTH).to_lowercase();
+        let random = Alphanumeric.sample_string(&mut rand::rng(), REPLICA_LETTERS).to_lowercase();
         ReplicaId::new(format!("{}_{random}", self.settings.pod_name))
-    }
-
-    fn lease_name(&self, id: &ReplicaId) -> String {
-        let random = &id.as_str()[id.as_str().len() - ID_LENGTH..];
-        format!("{}-{random}", self.settings.name)
     }
 
     /// Stores a lease of its own, however long that takes.
     async fn join(&self, id: &ReplicaId) -> Lease {
-        let name = self.lease_name(id);
+        let name = replica_lease(&self.settings.name, id);
         loop {
             let started = clock::monotonic();
-            let wanted = objects::of_replica(&self.settings, &name, id, clock::now());
+            let mut wanted = objects::of_replica(&self.settings, &name, id, clock::now());
+            if self.shared.is_leaving() {
+                objects::mark_leaving(&mut wanted);
+            }
             let stored = match self.bounded(self.api.create(&PostParams::default(), &wanted)).await {
                 // An earlier try whose answer was lost has made it.
                 Err(error) if error.is_already_exists() || error.is_ambiguous() => {
@@ -156,6 +154,7 @@ impl Heart {
 
     /// Renews until the lease is gone.
     async fn stay(&self, id: &ReplicaId, mut lease: Lease) -> Result<(), WentBack> {
+        let mut renewed = clock::monotonic();
         loop {
             tokio::select! {
                 () = clock::wait(self.settings.times.retry_period) => {}
@@ -166,9 +165,12 @@ impl Heart {
                 match self.renew(id, &lease).await {
                     Beat::Renewed(stored) => {
                         self.renewed(id, started);
+                        renewed = started;
                         break stored;
                     }
                     Beat::Behind(found) => lease = found,
+                    // The others give up nobody before the lease duration is over.
+                    Beat::Lost if renewed.elapsed() < self.settings.times.duration => return Err(WentBack),
                     Beat::Lost => return Ok(()),
                     Beat::WentBack => return Err(WentBack),
                     Beat::Unclear(error) => {
@@ -220,7 +222,7 @@ impl Heart {
     async fn say_farewell(&self, id: &ReplicaId, uid: Option<String>) {
         let preconditions = Preconditions { uid, resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        let name = self.lease_name(id);
+        let name = replica_lease(&self.settings.name, id);
         match tokio::time::timeout(FAREWELL, self.api.delete(&name, &params)).await {
             Ok(Ok(_)) => tracing::info!("left the other replicas"),
             Ok(Err(error)) => {

@@ -4,6 +4,7 @@
 //! What is held is what the stored leases say, not what this process remembers to have asked for: a write whose answer was
 //! lost is noticed when the watch brings it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,12 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 
-use super::names::{GROUP_LABEL, channel_lease};
+use super::names::{GROUP_LABEL, channel_lease, replica_lease};
+use super::objects::Reign;
 use super::shared::Shared;
 use super::view::{Myself, View};
 use super::{LeaseSettings, Tenure, Tenures, note, objects};
+use crate::admin::Readiness;
 use crate::clock;
 use crate::cluster::{ApiError, within};
 use crate::domain::ids::ReplicaId;
@@ -36,12 +39,17 @@ pub(super) struct Keeper {
     changes: mpsc::Receiver<Change<Lease>>,
     view: View,
     is_synced: bool,
+    health: Arc<WatchHealth>,
+    readiness: Readiness,
 }
 
 /// One write of one lease.
 enum Write {
     Create(Lease),
+    /// A lease that is this process's, or nobody's.
     Replace(Lease),
+    /// A lease of a replica that is not in view. It may have come just now, so its own lease is asked for first.
+    TakeOver(Lease, ReplicaId),
     Delete(Arc<Lease>),
 }
 
@@ -51,12 +59,13 @@ impl Keeper {
         api: Api<Lease>,
         settings: LeaseSettings,
         shared: Arc<Shared>,
+        readiness: Readiness,
     ) -> Self {
         let scope = Scope::Namespace(settings.namespace.clone());
         let labels = format!("{GROUP_LABEL}={}", settings.name);
         let health = Arc::new(WatchHealth::default());
         let changes = changes(client, &[scope], Some(&labels), &health);
-        Self { api, settings, shared, changes, view: View::default(), is_synced: false }
+        Self { api, settings, shared, changes, view: View::default(), is_synced: false, health, readiness }
     }
 
     /// Acts until nothing feeds it any more.
@@ -96,8 +105,17 @@ impl Keeper {
         Myself { id, pod_uid: self.settings.pod_uid.as_deref(), duration: self.settings.times.duration }
     }
 
+    /// Without its watch it knows of no other replica, and of nothing that others have given back.
+    fn show_sight(&self) {
+        match self.health.failing(&self.settings.namespace, clock::monotonic()) {
+            None => self.readiness.open("lease-watch"),
+            Some(reason) => self.readiness.close("lease-watch", reason),
+        }
+    }
+
     /// One look, and what follows from it. Returns whether everything succeeded.
     async fn act(&mut self) -> bool {
+        self.show_sight();
         let Some(id) = self.shared.id().filter(|_| self.is_synced) else {
             self.shared.publish(Tenures::new(), false);
             return true;
@@ -126,7 +144,7 @@ impl Keeper {
 
     fn read_leader(&self) {
         if let Some(lease) = self.view.find(&self.settings.name) {
-            self.shared.saw_leader(objects::transitions(&lease), note::of(&lease));
+            self.shared.saw_leader(&Reign::of(&lease), note::of(&lease));
         }
     }
 
@@ -143,7 +161,7 @@ impl Keeper {
                 tracing::error!(
                     %note, "a replica of long ago said no farewell, so this may be a backup: Broadcasts that were not complete are held"
                 );
-                self.shared.saw_leader(0, Some(note));
+                self.shared.saw_note(Some(note));
                 true
             }
             Err(error) => {
@@ -174,10 +192,7 @@ impl Keeper {
         let mut writes = Vec::new();
         let staying = self.view.staying();
         if staying.contains(id) && self.view.holder(&self.settings.name).is_none() {
-            writes.push(match self.view.find(&self.settings.name) {
-                Some(lease) => Write::Replace(objects::taken(&lease, &self.settings, id, now)),
-                None => Write::Create(objects::of_leader(&self.settings, id, now)),
-            });
+            writes.push(self.take_lead(id, now));
         }
         let Some(wanted) = self.shared.wanted() else { return writes };
         for channel in self.shared.given_up() {
@@ -190,7 +205,7 @@ impl Keeper {
         for (channel, _) in share(&wanted, &staying, &holders).iter().filter(|(_, replica)| *replica == id) {
             if !holders.contains_key(channel) {
                 writes.push(match self.view.find(&channel_lease(&self.settings.name, channel)) {
-                    Some(lease) => Write::Replace(objects::taken(&lease, &self.settings, id, now)),
+                    Some(lease) => self.take_free(&lease, id, now),
                     None => Write::Create(objects::of_channel(&self.settings, channel, id, now)),
                 });
             }
@@ -201,16 +216,39 @@ impl Keeper {
         writes
     }
 
+    /// Takes a lease that nobody in view holds.
+    fn take_free(&self, lease: &Lease, id: &ReplicaId, now: Timestamp) -> Write {
+        let next = objects::taken(lease, &self.settings, id, now);
+        match objects::holder(lease).filter(|holder| holder != id) {
+            Some(holder) => Write::TakeOver(next, holder),
+            None => Write::Replace(next),
+        }
+    }
+
+    fn take_lead(&self, id: &ReplicaId, now: Timestamp) -> Write {
+        if let Some(lease) = self.view.find(&self.settings.name) {
+            return self.take_free(&lease, id, now);
+        }
+        let mut lease = objects::of_leader(&self.settings, id, now);
+        // Whoever deletes the lease does not take the note away with it.
+        self.shared.restored().iter().for_each(|restored| note::put(&mut lease, restored));
+        Write::Create(lease)
+    }
+
     /// Makes writes. Each fails when its lease is not as it was seen. Returns whether all succeeded.
     async fn write(&mut self, writes: Vec<Write>) -> bool {
-        let api = self.api.clone();
+        let (api, group) = (self.api.clone(), self.settings.name.clone());
         let made = futures::stream::iter(writes)
-            .map(|write| async { (make(&api, &write).await, write) })
+            .map(|write| async { (make(&api, &group, &write).await, write) })
             .buffer_unordered(WRITES_AT_ONCE);
-        let made: Vec<(Result<Found, ApiError>, Write)> = made.collect().await;
+        let mut made = pin!(made);
         let mut is_done = true;
-        for (result, write) in made {
+        while let Some((result, write)) = made.next().await {
             is_done &= self.made(result, &write);
+            // What one slow write holds up is itself alone.
+            if let Some(id) = self.shared.id() {
+                self.shared.publish(self.kept(&id), self.leads(&id));
+            }
         }
         is_done
     }
@@ -227,7 +265,7 @@ impl Keeper {
                 self.view.remove(lease);
                 true
             }
-            (Ok(None), Write::Create(lease) | Write::Replace(lease)) => {
+            (Ok(None), Write::Create(lease) | Write::Replace(lease) | Write::TakeOver(lease, _)) => {
                 if let Some(known) = self.view.find(&lease.name_any()) {
                     self.view.remove(&known);
                 }
@@ -244,12 +282,21 @@ impl Keeper {
 /// A lease after a write, whoever made the last one; `None` when there is none any more.
 type Found = Option<Lease>;
 
-async fn make(api: &Api<Lease>, write: &Write) -> Result<Found, ApiError> {
+async fn make(api: &Api<Lease>, group: &str, write: &Write) -> Result<Found, ApiError> {
+    if let Write::TakeOver(_, holder) = write {
+        match within(api.get(&replica_lease(group, holder))).await {
+            // It lives, and is known from now on.
+            Ok(lease) => return Ok(Some(lease)),
+            // Its id is never used again, so it never comes back.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
     let (name, written) = match write {
         Write::Create(lease) => {
             (lease.name_any(), within(api.create(&PostParams::default(), lease)).await.map(Some))
         }
-        Write::Replace(lease) => {
+        Write::Replace(lease) | Write::TakeOver(lease, _) => {
             let name = lease.name_any();
             let written = within(api.replace(&name, &PostParams::default(), lease)).await;
             (name, written.map(Some))

@@ -212,8 +212,8 @@ impl Keeping {
     pub async fn run(self, ended: CancellationToken) -> Result<(), WentBack> {
         let Self { client, settings, shared, readiness } = self;
         let api: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
-        let heart = Heart::new(api.clone(), settings.clone(), shared.clone(), readiness);
-        let keeper = Keeper::new(&client, api.clone(), settings.clone(), shared.clone());
+        let heart = Heart::new(api.clone(), settings.clone(), shared.clone(), readiness.clone());
+        let keeper = Keeper::new(&client, api.clone(), settings.clone(), shared.clone(), readiness);
         let kept = tokio::select! {
             beaten = heart.beat(ended) => beaten,
             // It ends only with the watch of the leases, which ends only by a panic: the process ends then.

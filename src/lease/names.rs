@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::ids::ObjectKey;
+use crate::domain::ids::{ObjectKey, ReplicaId};
 
 /// Label on every lease: the name that replicas who share their work have in common.
 pub(super) const GROUP_LABEL: &str = "broadcast-operator.dev/replicas-of";
@@ -49,6 +49,16 @@ impl Role {
     }
 }
 
+/// Random letters and digits that make the id of a replica its own: 51 bits, among the handful that there ever are.
+pub(super) const REPLICA_LETTERS: usize = 10;
+
+/// Name of the lease of a replica. It follows from the id, so it is found without a list.
+pub(super) fn replica_lease(group: &str, id: &ReplicaId) -> String {
+    let letters: Vec<char> = id.as_str().chars().collect();
+    let own: String = letters[letters.len().saturating_sub(REPLICA_LETTERS)..].iter().collect();
+    format!("{group}-{own}")
+}
+
 /// Name of the lease of a channel: a hash, because names of channels and namespaces together may be longer than a name.
 pub(super) fn channel_lease(group: &str, channel: &ObjectKey) -> String {
     let hash = Sha256::digest(channel.to_string());
@@ -75,6 +85,13 @@ mod tests {
         );
         let long = ObjectKey::new("n".repeat(63), "c".repeat(253));
         assert!(channel_lease("broadcast-operator", &long).len() < 63);
+    }
+
+    #[test]
+    fn the_lease_of_a_replica_is_found_by_its_id() {
+        let id = ReplicaId::new("broadcast-operator-7d9f_x7k2m4p9q1".into());
+        assert_eq!(replica_lease("broadcast-operator", &id), "broadcast-operator-x7k2m4p9q1");
+        assert_eq!(replica_lease("o", &ReplicaId::new("é".into())), "o-é", "whatever somebody wrote there");
     }
 
     #[test]

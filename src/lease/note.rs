@@ -22,6 +22,11 @@ pub(super) fn of(lease: &Lease) -> Option<Restored> {
     lease.annotations().get(RESTORED_ANNOTATION).and_then(|text| text.parse().ok())
 }
 
+/// Puts a note on a lease that is to be stored.
+pub(super) fn put(lease: &mut Lease, note: &Restored) {
+    lease.annotations_mut().insert(RESTORED_ANNOTATION.to_owned(), note.to_string());
+}
+
 /// Writes the note, on whatever stands there now, unless another replica just did.
 pub(super) async fn write(api: &Api<Lease>, settings: &LeaseSettings) -> Result<Restored, ApiError> {
     let now = clock::now();
@@ -36,7 +41,7 @@ pub(super) async fn write(api: &Api<Lease>, settings: &LeaseSettings) -> Result<
     let id = Alphanumeric.sample_string(&mut rand::rng(), ID_LENGTH).to_lowercase();
     let note = Restored { id, noticed: now };
     let mut lease = found.clone().unwrap_or_else(|| objects::of_nobody(settings));
-    lease.annotations_mut().insert(RESTORED_ANNOTATION.to_owned(), note.to_string());
+    put(&mut lease, &note);
     let written = match found {
         Some(_) => within(api.replace(&settings.name, &PostParams::default(), &lease)).await,
         None => within(api.create(&PostParams::default(), &lease)).await,

@@ -29,9 +29,14 @@ pub(super) fn renewed(lease: &Lease, is_leaving: bool, now: Timestamp) -> Lease 
     let renewals = renewals(lease).saturating_add(1);
     next.annotations_mut().insert(RENEWALS_ANNOTATION.to_owned(), renewals.to_string());
     if is_leaving {
-        next.annotations_mut().insert(LEAVING_ANNOTATION.to_owned(), "true".to_owned());
+        mark_leaving(&mut next);
     }
     next
+}
+
+/// Says that a replica takes nothing more.
+pub(super) fn mark_leaving(lease: &mut Lease) {
+    lease.annotations_mut().insert(LEAVING_ANNOTATION.to_owned(), "true".to_owned());
 }
 
 /// A new lease of the leader.
@@ -128,9 +133,28 @@ pub(super) fn renewals(lease: &Lease) -> u64 {
     lease.annotations().get(RENEWALS_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
-/// How often a lease has changed hands.
-pub(super) fn transitions(lease: &Lease) -> i32 {
-    lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default()
+/// How far the leader's lease has come. It only ever goes on, but in a cluster that was put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reign {
+    uid: Option<String>,
+    created: Option<Timestamp>,
+    /// How often it has changed hands.
+    transitions: i32,
+}
+
+impl Reign {
+    pub(super) fn of(lease: &Lease) -> Self {
+        let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        Self { uid: lease.uid(), created: lease.creation_timestamp().map(|time| time.0), transitions }
+    }
+
+    /// Whether this is an earlier state than `other`. A lease that somebody deleted is made anew, and begins again.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        match self.uid == other.uid {
+            true => self.transitions < other.transitions,
+            false => self.created < other.created,
+        }
+    }
 }
 
 /// When a lease was last renewed, by the clock of its holder.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, watch as signal};
 
+use super::objects::Reign;
 use super::{Tenure, Tenures};
 use crate::domain::ids::{ObjectKey, ReplicaId};
 use crate::domain::restored::Restored;
@@ -29,8 +30,8 @@ struct State {
     given_up: BTreeSet<ObjectKey>,
     is_leaving: bool,
     restored: Option<Restored>,
-    /// How often the leader's lease had changed hands when it was last seen.
-    leader_transitions: Option<i32>,
+    /// The leader's lease, as far as it was ever seen.
+    reign: Option<Reign>,
 }
 
 /// This process among the replicas.
@@ -95,8 +96,9 @@ impl Shared {
     }
 
     pub(super) fn holds(&self, tenure: &Tenure, now: Instant) -> bool {
-        let state = self.lock();
-        state.standing.as_ref().is_some_and(|standing| standing.id == tenure.replica && now < standing.until)
+        let is_kept = self.tenures.borrow().get(&tenure.channel) == Some(tenure);
+        let standing = self.lock().standing.clone();
+        is_kept && standing.is_some_and(|standing| standing.id == tenure.replica && now < standing.until)
     }
 
     pub(super) fn leadership(&self) -> signal::Receiver<bool> {
@@ -149,11 +151,19 @@ impl Shared {
         self.lock().is_leaving
     }
 
-    /// Takes in the leader's lease: how often it changed hands, and the note on it. A note counts from the moment at which it is
-    /// seen, and everything is looked at again.
-    pub(super) fn saw_leader(&self, transitions: i32, restored: Option<Restored>) {
+    /// Takes in the leader's lease, and the note on it.
+    pub(super) fn saw_leader(&self, reign: &Reign, restored: Option<Restored>) {
         let mut state = self.lock();
-        state.leader_transitions = state.leader_transitions.max(Some(transitions));
+        if state.reign.as_ref().is_none_or(|known| !reign.is_before(known)) {
+            state.reign = Some(reign.clone());
+        }
+        drop(state);
+        self.saw_note(restored);
+    }
+
+    /// Takes in a note. It counts from the moment at which it is seen, and everything is looked at again.
+    pub(super) fn saw_note(&self, restored: Option<Restored>) {
+        let mut state = self.lock();
         let is_new = restored.is_some() && state.restored != restored;
         if is_new {
             state.restored = restored;
@@ -165,9 +175,9 @@ impl Shared {
         }
     }
 
-    /// How often the leader's lease had changed hands, as far as this process has seen; `None` when it saw no such lease.
-    pub(super) fn leader_transitions(&self) -> Option<i32> {
-        self.lock().leader_transitions
+    /// The leader's lease, as far as it was ever seen; `None` when it never was.
+    pub(super) fn reign(&self) -> Option<Reign> {
+        self.lock().reign.clone()
     }
 
     pub(super) fn restored(&self) -> Option<Restored> {

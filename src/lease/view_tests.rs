@@ -1,5 +1,6 @@
 use jiff::Timestamp;
 
+use super::super::objects::Reign;
 use super::super::{LeaseSettings, LeaseTimes};
 use super::*;
 use crate::clock;
@@ -131,4 +132,29 @@ fn a_replica_of_long_ago_is_one_that_gave_no_sign_of_life_since() {
     // Its clock is wrong, but it lives.
     view.apply(replica("b", None, 3), now);
     assert!(view.of_long_ago(&me, later).is_empty());
+}
+
+#[test]
+fn the_lease_of_the_leader_goes_back_only_with_its_cluster() {
+    let led = |uid: &str, created: i64, transitions: i32| {
+        let mut lease = objects::of_leader(&settings(None), &id("a"), Timestamp::UNIX_EPOCH);
+        lease.metadata.uid = Some(uid.into());
+        let created = Timestamp::from_second(created).expect("small");
+        lease.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+        lease.spec.get_or_insert_default().lease_transitions = Some(transitions);
+        Reign::of(&lease)
+    };
+    let known = led("one", 5, 3);
+    for (found, is_before) in [
+        (led("one", 5, 3), false),
+        (led("one", 5, 4), false),
+        (led("one", 5, 2), true),
+        // Somebody has deleted it since.
+        (led("two", 9, 0), false),
+        // It was deleted and made anew after the snapshot.
+        (led("zero", 1, 7), true),
+    ] {
+        assert_eq!(found.is_before(&known), is_before, "{found:?}");
+    }
 }

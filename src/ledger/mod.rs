@@ -10,7 +10,6 @@ mod plan;
 mod slot;
 mod store;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,12 +25,8 @@ use crate::observed::PageIndex;
 pub use claim::{AfterRecord, ClaimedRow, PlannedWindow, RecordedClaim};
 pub use error::LedgerError;
 pub use plan::{SealedPage, pages_under};
-use slot::{Slot, Waiting};
+use slot::{Slot, Slots, Waiting};
 use store::Base;
-
-/// Pages whose last version is kept in memory, so that the next write needs no read. At 50 KB a page that is 50 MB at
-/// most; pages that are being written are never dropped.
-const CACHED_PAGES: usize = 1024;
 
 /// Length of the random incarnation id: 24 letters and digits hold 142 bits.
 const INCARNATION_LENGTH: usize = 24;
@@ -52,7 +47,7 @@ pub struct Ledger {
     incarnation: Incarnation,
     attempts: AtomicU64,
     live: Arc<claim::LiveClaims>,
-    slots: Mutex<HashMap<ObjectKey, Arc<Slot>>>,
+    slots: Mutex<Slots>,
 }
 
 impl Ledger {
@@ -80,7 +75,7 @@ impl Ledger {
     pub async fn read(&self, page: &ObjectKey) -> Result<Page, LedgerError> {
         let slot = self.slot(page);
         let mut stored = slot.lock().await;
-        Ok(self.load(page, &mut stored).await?.page.clone())
+        store::parse(page, self.load(page, &mut stored).await?)
     }
 
     /// Stores evidence on rows of a page, as receipts bring it, and returns when it is stored. Evidence that comes
@@ -118,9 +113,6 @@ impl Ledger {
 
     fn slot(&self, page: &ObjectKey) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= CACHED_PAGES && !slots.contains_key(page) {
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-        }
-        slots.entry(page.clone()).or_default().clone()
+        slots.of(page, || self.observed.keys())
     }
 }

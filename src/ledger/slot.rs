@@ -1,13 +1,14 @@
 //! The turn of one page within this process: its last stored version, and the evidence that waits to be stored.
 
-use std::sync::{Mutex as SyncMutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use super::{LedgerError, Merged};
 use crate::api::BroadcastBatch;
-use crate::domain::ids::BroadcastUid;
+use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::Row;
 use crate::domain::page::Page;
 
@@ -15,21 +16,59 @@ use crate::domain::page::Page;
 /// to ten per second and page, and stays well below the 250 ms in which providers want their answer.
 const GROUP_COMMIT_DELAY: Duration = Duration::from_millis(100);
 
-/// A page as it was last stored.
-pub(super) struct Stored {
-    pub(super) batch: BroadcastBatch,
-    pub(super) page: Page,
+/// Pages whose last version is kept in memory, so that the next write needs no read. At 50 KB a page that is 50 MB at
+/// most; pages that are being written are never dropped.
+const CACHED_PAGES: usize = 1024;
+/// So many pages are not worth looking through.
+const FEW_PAGES: usize = 64;
+
+/// The turns of all pages that are written, or were written last.
+pub(super) struct Slots {
+    slots: HashMap<ObjectKey, Arc<Slot>>,
+    /// Number at which they are looked through: well above what was left the last time, so that a look costs little for
+    /// each page that came since.
+    full: usize,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { slots: HashMap::new(), full: FEW_PAGES }
+    }
+}
+
+impl Slots {
+    /// The turn of a page. When there are many, those of pages that do not exist any more are dropped, and at last all that
+    /// nobody is writing.
+    pub(super) fn of(
+        &mut self,
+        page: &ObjectKey,
+        existing: impl FnOnce() -> HashSet<ObjectKey>,
+    ) -> Arc<Slot> {
+        let Self { slots, full } = self;
+        if slots.len() >= *full && !slots.contains_key(page) {
+            let existing = existing();
+            slots.retain(|page, slot| Arc::strong_count(slot) > 1 || existing.contains(page));
+            if slots.len() >= CACHED_PAGES {
+                slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+            }
+            let left = slots.len();
+            *full = (left + FEW_PAGES).max(CACHED_PAGES.min(2 * left));
+        }
+        slots.entry(page.clone()).or_default().clone()
+    }
 }
 
 /// The turn of one page.
 #[derive(Default)]
 pub(super) struct Slot {
-    stored: Mutex<Option<Stored>>,
+    /// As it came from the API server: its rows as values would take several times as much, and are made anew as fast as
+    /// they are copied.
+    stored: Mutex<Option<BroadcastBatch>>,
     waiting: SyncMutex<Vec<Waiting>>,
 }
 
 impl Slot {
-    pub(super) async fn lock(&self) -> MutexGuard<'_, Option<Stored>> {
+    pub(super) async fn lock(&self) -> MutexGuard<'_, Option<BroadcastBatch>> {
         self.stored.lock().await
     }
 
@@ -83,5 +122,39 @@ impl Waiting {
     /// Tells who waits. Nobody may be left: the gateway then sends the receipt again.
     pub(super) fn answer(self, result: Result<Merged, LedgerError>) {
         let _ = self.answer.send(result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(number: usize) -> ObjectKey {
+        ObjectKey::new("shop", format!("sale-{number:05}"))
+    }
+
+    #[test]
+    fn pages_that_are_gone_take_no_memory_for_long() {
+        let mut slots = Slots::default();
+        for number in 1..50_000 {
+            slots.of(&page(number), || HashSet::from([page(number - 1)]));
+            assert!(slots.slots.len() <= 2 * FEW_PAGES);
+        }
+    }
+
+    #[test]
+    fn pages_that_exist_are_kept_up_to_a_limit_and_those_that_are_written_beyond_it() {
+        let mut slots = Slots::default();
+        let existing = || (0..2 * CACHED_PAGES).map(page).collect::<HashSet<_>>();
+        let first = slots.of(&page(0), existing);
+        for number in 1..CACHED_PAGES {
+            slots.of(&page(number), existing);
+            assert_eq!(slots.slots.len(), number + 1);
+        }
+        slots.of(&page(CACHED_PAGES), existing);
+        assert_eq!(slots.slots.len(), 2, "the one that is written, and the new one");
+        let held: Vec<_> = (0..2 * CACHED_PAGES).map(|number| slots.of(&page(number), existing)).collect();
+        assert_eq!(slots.slots.len(), held.len());
+        assert!(Arc::ptr_eq(&first, &held[0]), "a page has one turn");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use kube::api::PostParams;
 
-use super::slot::{Slot, Stored, Waiting};
+use super::slot::{Slot, Waiting};
 use super::{Ledger, LedgerError, Merged};
 use crate::api::BroadcastBatch;
 use crate::clock;
@@ -42,7 +42,7 @@ impl Ledger {
         key: &ObjectKey,
         broadcast: &BroadcastUid,
         slot: &Slot,
-        stored: &mut Option<Stored>,
+        stored: &mut Option<BroadcastBatch>,
         base: Base,
         mut change: impl FnMut(&mut Page) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
@@ -83,7 +83,7 @@ impl Ledger {
         key: &ObjectKey,
         broadcast: &BroadcastUid,
         slot: &Slot,
-        stored: &mut Option<Stored>,
+        stored: &mut Option<BroadcastBatch>,
         mut change: impl FnMut(&mut Page) -> T,
     ) -> Result<T, LedgerError> {
         #[cfg(feature = "mutants")]
@@ -107,28 +107,28 @@ impl Ledger {
         &self,
         key: &ObjectKey,
         broadcast: &BroadcastUid,
-        stored: &mut Option<Stored>,
+        stored: &mut Option<BroadcastBatch>,
         waiting: &[Waiting],
         base: Base,
         change: &mut impl FnMut(&mut Page) -> Result<T, LedgerError>,
     ) -> Result<(T, Vec<Merged>), Failure> {
         let current = self.load(key, stored).await.map_err(Failure::of)?;
-        let owner = BroadcastUid::new(current.batch.spec.broadcast.uid.clone());
+        let owner = BroadcastUid::new(current.spec.broadcast.uid.clone());
         if &owner != broadcast {
             return Err(Failure::Final(LedgerError::Foreign { page: key.clone() }));
         }
-        if base == Base::Latest && self.observed.is_behind(&current.batch, &current.page) {
+        let before = parse(key, current).map_err(Failure::of)?;
+        if base == Base::Latest && self.observed.is_behind(current, &before) {
             return Err(Failure::Final(LedgerError::WentBack { page: key.clone() }));
         }
-        let mut page = current.page.clone();
+        let mut page = before.clone();
         let merged = waiting.iter().map(|waiting| waiting.apply(&owner, &mut page)).collect();
         let value = change(&mut page).map_err(Failure::Final)?;
         let status = page.status();
-        if current.batch.status.as_ref() != Some(&status) {
-            let next = BroadcastBatch { status: Some(status), ..current.batch.clone() };
+        if current.status.as_ref() != Some(&status) {
+            let next = BroadcastBatch { status: Some(status), ..current.clone() };
             #[cfg(feature = "mutants")]
-            let next =
-                crate::mutants::forget_version(&self.api(&key.namespace), next, &current.page, &page).await;
+            let next = crate::mutants::forget_version(&self.api(&key.namespace), next, &before, &page).await;
             *stored = Some(self.put(key, &next).await.map_err(Failure::of)?);
         }
         Ok((value, merged))
@@ -139,25 +139,28 @@ impl Ledger {
     pub(super) async fn load<'a>(
         &self,
         key: &ObjectKey,
-        stored: &'a mut Option<Stored>,
-    ) -> Result<&'a Stored, LedgerError> {
-        if stored.as_ref().is_some_and(|stored| !self.observed.is_latest(&stored.batch)) {
+        stored: &'a mut Option<BroadcastBatch>,
+    ) -> Result<&'a BroadcastBatch, LedgerError> {
+        if stored.as_ref().is_some_and(|stored| !self.observed.is_latest(stored)) {
             *stored = None;
         }
         if stored.is_none() {
             let read = within(self.api(&key.namespace).get(&key.name)).await;
-            let batch = read.map_err(|source| self.api_error(key, source))?;
-            *stored = Some(parse(key, batch)?);
+            *stored = Some(read.map_err(|source| self.api_error(key, source))?);
         }
         Ok(stored.as_ref().expect("should hold the page that was just read"))
     }
 
-    pub(super) async fn put(&self, key: &ObjectKey, next: &BroadcastBatch) -> Result<Stored, LedgerError> {
+    pub(super) async fn put(
+        &self,
+        key: &ObjectKey,
+        next: &BroadcastBatch,
+    ) -> Result<BroadcastBatch, LedgerError> {
         let api = self.api(&key.namespace);
         let written = within(api.replace_status(&key.name, &PostParams::default(), next)).await;
         let written = written.map_err(|source| self.api_error(key, source))?;
         self.observed.note(&written);
-        parse(key, written)
+        Ok(written)
     }
 
     fn api_error(&self, key: &ObjectKey, source: ApiError) -> LedgerError {
@@ -221,10 +224,8 @@ fn waits() -> ExponentialBuilder {
     ExponentialBuilder::new().with_min_delay(FIRST_WAIT).with_max_delay(LONGEST_WAIT).with_factor(2.0)
 }
 
-fn parse(key: &ObjectKey, batch: BroadcastBatch) -> Result<Stored, LedgerError> {
-    let page = crate::domain::page::Page::parse(&batch)
-        .map_err(|source| LedgerError::Corrupt { page: key.clone(), source })?;
-    Ok(Stored { batch, page })
+pub(super) fn parse(key: &ObjectKey, batch: &BroadcastBatch) -> Result<Page, LedgerError> {
+    Page::parse(batch).map_err(|source| LedgerError::Corrupt { page: key.clone(), source })
 }
 
 #[cfg(test)]

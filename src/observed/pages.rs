@@ -1,6 +1,6 @@
 //! Summaries of all pages: what the planner counts and the dispatcher looks for, without the rows themselves.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
@@ -169,6 +169,12 @@ impl PageIndex {
             pages.accepted = accepted.cloned();
             pages.accept();
         }
+    }
+
+    /// All pages.
+    #[must_use]
+    pub fn keys(&self) -> HashSet<ObjectKey> {
+        self.lock().values().flat_map(|pages| pages.by_index.values()).map(|page| page.key.clone()).collect()
     }
 
     /// Drops a page that the API server no longer has.

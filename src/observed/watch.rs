@@ -30,6 +30,10 @@ const CHANGE_CAPACITY: usize = 256;
 /// error would otherwise be asked for again for ever.
 const ERRORS_BEFORE_NEW_WATCH: u32 = 5;
 
+/// A watch that failed and then brings nothing for so long is begun anew with a list too: it may work again and have nothing to
+/// bring, and until that is known nothing is sent.
+const QUIET_AFTER_ERROR: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Seconds after which the API server ends a quiet watch, so that it is begun anew: the client waits for the next byte a
 /// little longer than this, and so notices a connection that is dead without having been closed.
 pub const WATCH_SECONDS: u32 = 60;
@@ -167,7 +171,7 @@ where
         let mut errors = 0;
         while !self.changes.is_closed() {
             let mut events = kube::runtime::watcher(api.clone(), config.clone()).default_backoff().boxed();
-            while let Some(event) = events.next().await {
+            while let Some(event) = next_event(&mut events, errors > 0).await {
                 match event {
                     Ok(event) => {
                         // `Init` comes before the API server was asked for anything.
@@ -257,6 +261,14 @@ where
             let _ = self.changes.send(Change::Deleted(object)).await;
         }
     }
+}
+
+/// The next event of a watch. `None` when it is to be begun anew.
+async fn next_event<T>(events: &mut (impl futures::Stream<Item = T> + Unpin), has_failed: bool) -> Option<T> {
+    if !has_failed {
+        return events.next().await;
+    }
+    tokio::time::timeout(QUIET_AFTER_ERROR, events.next()).await.ok().flatten()
 }
 
 fn is_forbidden(error: &watcher::Error) -> bool {

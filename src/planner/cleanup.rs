@@ -7,7 +7,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::reconcile::uid_of;
+use super::in_flight::is_in_flight;
 use super::restart::{give_back, is_needed_by_restart, restart_of};
 use super::{Context, PlannerError, campaign};
 use crate::api::{Broadcast, FINALIZER};
@@ -38,15 +38,13 @@ pub(super) async fn finalize(broadcast: &Broadcast, context: &Context) -> Result
         return Ok(Action::requeue(DRAIN_POLL));
     }
     give_back(broadcast, context).await?;
-    let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
-    if pages.iter().any(|page| page.claim.is_some()) {
+    if is_in_flight(broadcast, context).await? {
         return Ok(Action::requeue(DRAIN_POLL));
     }
     campaign::release(broadcast, context).await?;
     let finalizers: Vec<String> =
         broadcast.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
     set_finalizers(broadcast, context, &finalizers).await?;
-    context.pace.forget(&broadcast.uid().unwrap_or_default());
     Ok(Action::await_change())
 }
 

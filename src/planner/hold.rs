@@ -7,8 +7,8 @@ use kube::ResourceExt;
 
 use super::plan::stalled;
 use super::reconcile::{key_of, uid_of};
-use super::{Context, PlannerError, restart, sources};
-use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, HoldReason};
+use super::{Context, PlannerError, report, restart, sources};
+use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastStatus, HoldReason};
 use crate::clock;
 use crate::domain::audience::{digest, pages};
 use crate::domain::hold::{self, Books, Hold, batches_missing, batches_went_back, books};
@@ -68,14 +68,33 @@ pub(super) async fn clear_leftovers(
     if accepted.is_some_and(|accepted| accepted.reason == HoldReason::StatusLost) {
         return Ok(take_up(wanted, &stored));
     }
-    for page in &stored {
+    let fits = |page: &BroadcastBatch| {
         let index = usize::try_from(page.spec.index).unwrap_or(usize::MAX);
-        let fits = wanted.get(index).is_some_and(|wanted| wanted.recipients_csv() == page.spec.recipients);
-        if !fits {
-            context.ledger.delete_page(page).await?;
-        }
+        wanted.get(index).is_some_and(|wanted| wanted.recipients_csv() == page.spec.recipients)
+    };
+    let unfit: Vec<&BroadcastBatch> = stored.iter().filter(|page| !fits(page)).collect();
+    if !unfit.is_empty() && !end_other_plans(broadcast, context).await? {
+        let message = "batches of a plan that was broken off are being deleted";
+        return Ok(Err(Stage::Waiting("Planning", message.into())));
+    }
+    for page in unfit {
+        context.ledger.delete_page(page).await?;
     }
     Ok(Ok(wanted))
+}
+
+/// Makes sure that no other process can seal a plan that it began before: its seal is on the version of the Broadcast that it
+/// planned from. Else one that leads no more, with an audience of its own, could seal what is half its plan and half this
+/// one, and a chat could be in both halves. Returns whether the version that was seen is one on which nobody else plans.
+async fn end_other_plans(broadcast: &Broadcast, context: &Context) -> Result<bool, PlannerError> {
+    let own = context.ledger.incarnation().as_str();
+    let status = broadcast.status.clone().unwrap_or_default();
+    if status.planned_by.as_deref() == Some(own) {
+        return Ok(true);
+    }
+    let status = BroadcastStatus { planned_by: Some(own.to_owned()), ..status };
+    report::write(broadcast, context, status).await?;
+    Ok(false)
 }
 
 /// What a Broadcast that is not sealed must be held for, if a person has not accepted it.
@@ -172,7 +191,9 @@ pub(super) async fn of_sealed(
 ) -> Result<Option<Hold>, PlannerError> {
     let shown = Hold::shown(broadcast).filter(|shown| shown.reason == HoldReason::BatchesWentBack);
     let is_complete = broadcast.status.as_ref().is_some_and(|status| status.completion_time.is_some());
-    if shown.is_some() || is_complete {
+    let is_lost = context.observed.books(broadcast) == Books::Missing;
+    let is_accepted = shown.as_ref().is_some_and(|shown| shown.is_accepted(broadcast));
+    if is_complete || (shown.is_some() && !(is_accepted && is_lost)) {
         // What went back stays so, also when receipts have made up for it since.
         return Ok(shown);
     }

@@ -6,6 +6,7 @@
 mod campaign;
 mod cleanup;
 mod hold;
+mod in_flight;
 mod plan;
 mod reconcile;
 mod report;
@@ -14,7 +15,7 @@ mod sources;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use kube::runtime::controller::{self, Action, Controller};
@@ -24,6 +25,7 @@ use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Broadcast;
+use crate::clock;
 use crate::cluster::{ApiError, chain};
 use crate::lease::Leases;
 use crate::ledger::{Ledger, LedgerError};
@@ -36,6 +38,8 @@ const CONCURRENCY: u16 = 8;
 /// First and longest wait after a reconcile failed, per Broadcast.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// A Broadcast that did not fail again for so long is gone, or will not mind beginning with the first wait.
+const FORGET_FAILURES: Duration = Duration::from_secs(600);
 
 /// Name under which events are reported.
 const REPORTER: &str = "broadcast-operator";
@@ -49,6 +53,15 @@ pub enum PlannerError {
     /// A page could not be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// This process leads no more: the next leader plans anew.
+    #[error("the plan was left to another process, which leads now")]
+    Deposed,
+}
+
+/// A Broadcast whose reconciles fail, one after the other.
+struct Failing {
+    times: u32,
+    last: Instant,
 }
 
 /// What the planner works with.
@@ -65,7 +78,7 @@ pub struct Context {
     pub metrics: Metrics,
     recorder: Recorder,
     pace: Pace,
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Mutex<HashMap<String, Failing>>,
 }
 
 impl Context {
@@ -93,10 +106,13 @@ impl Context {
     }
 
     fn failed(&self, broadcast: &Broadcast) -> Duration {
+        let now = clock::monotonic();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let failures = failures.entry(broadcast.uid().unwrap_or_default()).or_default();
-        *failures += 1;
-        FIRST_BACKOFF.saturating_mul(1 << (*failures - 1).min(7)).min(LONGEST_BACKOFF)
+        failures.retain(|_, failing| now < failing.last + FORGET_FAILURES);
+        let failing =
+            failures.entry(broadcast.uid().unwrap_or_default()).or_insert(Failing { times: 0, last: now });
+        *failing = Failing { times: failing.times + 1, last: now };
+        FIRST_BACKOFF.saturating_mul(1 << (failing.times - 1).min(7)).min(LONGEST_BACKOFF)
     }
 
     fn succeeded(&self, broadcast: &Broadcast) {

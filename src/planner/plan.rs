@@ -21,7 +21,6 @@ use crate::domain::ids::ObjectKey;
 use crate::domain::message::MessageTemplate;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::verdict::Stage;
-use crate::ledger::LedgerError;
 
 /// Pages that are written at the same time: enough to hide the way to the API server and back, few enough to leave it
 /// time for others.
@@ -188,9 +187,14 @@ async fn seal(
     let digest = digest(&pages);
     let (number, total) = (pages.len(), plan.recipients.len());
     let skipped = plan.recipients.iter().filter(|recipient| !recipient.skip.is_empty()).count();
-    let writes =
-        pages.into_iter().enumerate().map(|(index, page)| context.ledger.create_page(broadcast, index, page));
-    let written: Result<(), LedgerError> =
+    let writes = pages.into_iter().enumerate().map(|(index, page)| async move {
+        // A plan takes a while, in which another process may have become the leader.
+        match context.leases.is_leader() {
+            true => Ok(context.ledger.create_page(broadcast, index, page).await?),
+            false => Err(PlannerError::Deposed),
+        }
+    });
+    let written: Result<(), PlannerError> =
         futures::stream::iter(writes).buffer_unordered(WRITES_AT_ONCE).try_collect().await;
     written?;
     let status =

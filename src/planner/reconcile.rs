@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use tracing::{Instrument, Span};
 
+use super::in_flight::look_before_suspended;
 use super::plan::Planned;
 use super::restart::Asked;
 use super::{Context, PlannerError, cleanup, hold, plan, report, restart};
@@ -96,6 +97,7 @@ async fn watch_over(broadcast: &Broadcast, context: &Context) -> Result<Action, 
         Asked::Refused(reason) => Some(reason),
         Asked::Followed => return Ok(Action::await_change()),
     };
+    look_before_suspended(broadcast, context).await?;
     let stage = match hold::of_sealed(broadcast, context).await? {
         None => Stage::Sealed,
         Some(held) if accepted(broadcast).is_some_and(|accepted| accepted.token == held.token) => {

@@ -1,7 +1,7 @@
 //! Writes statuses: when something changed, at most once a second per Broadcast, and big ones less often. Tells events.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
@@ -22,26 +22,27 @@ const BYTES_PER_SECOND: usize = 100_000;
 /// Longest note of an event, in bytes: the API server takes 1,024.
 const MAX_NOTE: usize = 1000;
 
-/// When the status of which Broadcast was last written, by UID.
+/// From when on the status of which Broadcast may be written again, by UID. Those that may at once are not in it.
 #[derive(Default)]
-pub(super) struct Pace(Mutex<HashMap<String, (Instant, Duration)>>);
+pub(super) struct Pace(Mutex<HashMap<String, Instant>>);
 
 impl Pace {
     /// How long to wait before the next write, if at all.
     fn wait(&self, uid: &str, now: Instant) -> Option<Duration> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied();
-        last.map(|(at, interval)| (at + interval).saturating_duration_since(now))
-            .filter(|wait| !wait.is_zero())
+        let next = self.lock().get(uid).copied();
+        next.map(|next| next.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
     fn wrote(&self, uid: String, bytes: usize, now: Instant) {
         let millis = (bytes * 1000 / BYTES_PER_SECOND) as u64;
         let interval = WRITE_INTERVAL.max(Duration::from_millis(millis));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, (now, interval));
+        let mut waits = self.lock();
+        waits.retain(|_, next| now < *next);
+        waits.insert(uid, now + interval);
     }
 
-    pub(super) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -109,8 +109,11 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     let taken = room.take(parsed.receipts.len())?;
     let Located { found, strangers, unknown } = locate(context, key, &room.refused, parsed.receipts).await;
     store(context, found, taken).await?;
+    if !unknown.is_empty() && context.observed.blind(&key.namespace).is_some() {
+        return Err(Refusal::TooEarly);
+    }
     // With nothing in flight, these too are of messages that are not ours, or of deleted Broadcasts.
-    let early = if Places::of(&context.observed, key).has_sends_in_flight() {
+    let early = if Places::of(&context.observed, key).may_have_sends_in_flight(clock::now()) {
         let ids = unknown.iter().map(|receipt| receipt.id.as_str());
         room.refused.still_early(ids, clock::monotonic(), longest_send(http))
     } else {
@@ -171,7 +174,7 @@ async fn locate(
         located.look(&places);
         let left = deadline.saturating_duration_since(clock::monotonic());
         let ids = located.unknown.iter().map(|receipt| receipt.id.as_str());
-        if left.is_zero() || !refused.is_any_new(ids) || !places.has_sends_in_flight() {
+        if left.is_zero() || !refused.is_any_new(ids) || !places.may_have_sends_in_flight(clock::now()) {
             return located;
         }
         drop(places);

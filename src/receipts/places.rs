@@ -3,12 +3,16 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use crate::api::Broadcast;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::token::MessageToken;
 use crate::observed::Observed;
+
+/// Longest time until what one replica has stored is in view of another: watches that work take milliseconds.
+const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// A row of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +83,14 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// Whether requests of this channel are in flight, so that an id that is unknown now may be known soon.
+    /// Whether requests of this channel may be in flight, so that an id that is unknown now may be known soon. Another
+    /// replica may send for it, and what it stores may not be in view yet; so it is not asked what is claimed, but what may be.
     #[must_use]
-    pub fn has_sends_in_flight(&self) -> bool {
-        self.uids().any(|uid| {
-            let pages = self.observed.pages.of(self.namespace, &uid);
-            pages.iter().any(|page| page.claim.is_some())
+    pub fn may_have_sends_in_flight(&self, now: Timestamp) -> bool {
+        self.broadcasts.iter().filter_map(|broadcast| broadcast.status.as_ref()).any(|status| {
+            let ended = status.completion_time.as_ref().map(|time| time.0);
+            let is_over = ended.is_some_and(|ended| now.duration_since(ended) > SEEN_WITHIN);
+            status.audience_digest.is_some() && !is_over
         })
     }
 

@@ -26,20 +26,18 @@ pub fn render(plane: &ControlPlane, settings: &[&str]) -> Result<String, String>
     )
 }
 
-/// Installs the chart once per test binary, and makes a kubeconfig of its account. Out: the name of that.
+/// Installs the chart once per test binary in the shared control plane. Out: the name of the kubeconfig of its account.
 pub async fn account(plane: &ControlPlane) -> &'static str {
     static INSTALLED: OnceCell<()> = OnceCell::const_new();
-    INSTALLED
-        .get_or_init(|| async {
-            let manifests = render(plane, &[]).unwrap_or_else(|error| panic!("helm template: {error}"));
-            plane.kubectl(&["create", "namespace", NAMESPACE], "");
-            plane.kubectl(
-                &["apply", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-f", "-"],
-                &manifests,
-            );
-            let arguments = ["create", "token", RELEASE, "-n", NAMESPACE, "--duration", "24h"];
-            plane.write_kubeconfig(RELEASE, plane.kubectl(&arguments, "").trim());
-        })
-        .await;
+    INSTALLED.get_or_init(|| async { install(plane) }).await;
     RELEASE
+}
+
+/// Installs the chart, and makes a kubeconfig of its account.
+pub fn install(plane: &ControlPlane) {
+    let manifests = render(plane, &[]).unwrap_or_else(|error| panic!("helm template: {error}"));
+    plane.kubectl(&["create", "namespace", NAMESPACE], "");
+    plane.kubectl(&["apply", "--server-side", "--force-conflicts", "-n", NAMESPACE, "-f", "-"], &manifests);
+    let arguments = ["create", "token", RELEASE, "-n", NAMESPACE, "--duration", "24h"];
+    plane.write_kubeconfig(RELEASE, plane.kubectl(&arguments, "").trim());
 }

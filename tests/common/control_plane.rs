@@ -1,5 +1,5 @@
 //! etcd, kube-apiserver and kube-controller-manager, started once per test binary. The first two can be killed and started
-//! again: on the same ports, with the same data.
+//! again: on the same ports, with the same data, or with that of a snapshot.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::processes::{Process, Service, free_port, remove_in_the_end};
+use super::processes::{Service, free_port, remove_in_the_end};
 use super::wait::until;
 
 /// Token of the administrator.
@@ -25,12 +25,25 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,ser
 pub struct ControlPlane {
     assets: PathBuf,
     // They end with it, and before the folder that they write into is removed.
-    controllers: Option<Process>,
+    controllers: Option<Service>,
     api_server: Service,
     etcd: Service,
     folder: TempDir,
     url: String,
+    etcd_url: String,
 }
+
+/// How a snapshot is put into the place of what etcd has.
+#[derive(Clone, Copy, Debug)]
+pub enum Restore {
+    /// As it is: revisions that were given since are given again.
+    Plain,
+    /// As Kubernetes wants it: revisions go on far beyond all that were ever given, and watches are told to begin anew.
+    Bumped,
+}
+
+/// Far above the revisions that any test makes; etcd's documentation uses it.
+const BUMP: &str = "1000000000";
 
 /// The control plane of this test binary.
 pub async fn shared() -> &'static ControlPlane {
@@ -101,18 +114,21 @@ impl ControlPlane {
         let etcd = Service::start(etcd(&assets, at, client_port, peer_port), at.join("etcd.log"));
         let api_server =
             Service::start(api_server(&assets, at, client_port, port), at.join("kube-apiserver.log"));
-        let url = format!("https://127.0.0.1:{port}");
-        let mut plane = Self { assets, controllers: None, api_server, etcd, folder, url };
+        let (url, etcd_url) =
+            (format!("https://127.0.0.1:{port}"), format!("http://127.0.0.1:{client_port}"));
+        let mut plane = Self { assets, controllers: None, api_server, etcd, folder, url, etcd_url };
         plane.write_kubeconfig("admin", ADMIN);
         plane.ready().await;
-        let controllers = Process::start(
-            Command::new(plane.binary("kube-controller-manager"))
-                .arg("--kubeconfig")
-                .arg(plane.kubeconfig("admin"))
-                .args(["--controllers", CONTROLLERS, "--leader-elect=false", "--secure-port", "0"]),
-            &plane.folder.path().join("kube-controller-manager.log"),
-        );
-        plane.controllers = Some(controllers);
+        let mut controllers = Command::new(plane.binary("kube-controller-manager"));
+        controllers.arg("--kubeconfig").arg(plane.kubeconfig("admin")).args([
+            "--controllers",
+            CONTROLLERS,
+            "--leader-elect=false",
+            "--secure-port",
+            "0",
+        ]);
+        let log = plane.folder.path().join("kube-controller-manager.log");
+        plane.controllers = Some(Service::start(controllers, log));
         plane
     }
 
@@ -126,11 +142,60 @@ impl ControlPlane {
         self.api_server.kill();
     }
 
+    /// Sends a signal to the API server by name: with STOP it takes connections and never answers, until CONT.
+    pub fn signal_api_server(&self, name: &str) {
+        self.api_server.signal(name);
+    }
+
     /// Starts again what was killed, and waits until it answers.
     pub async fn start_again(&self) {
         self.etcd.start_again();
         self.api_server.start_again();
         self.ready().await;
+        self.controllers.iter().for_each(Service::start_again);
+    }
+
+    /// Makes etcd refuse every write, as it does when its quota is used up.
+    pub async fn alarm_no_space(&self) {
+        self.alarm("ACTIVATE").await;
+    }
+
+    /// Lets etcd take writes again, as a person does after making room.
+    pub async fn disarm_alarms(&self) {
+        self.alarm("DEACTIVATE").await;
+    }
+
+    /// etcd's own API for its members, as `etcdctl alarm disarm` calls it. The member that 0 names is the one that is asked.
+    async fn alarm(&self, action: &str) {
+        let url = format!("{}/v3/maintenance/alarm", self.etcd_url);
+        let body = serde_json::json!({"action": action, "memberID": 0, "alarm": "NOSPACE"});
+        let answer = reqwest::Client::new().post(url).json(&body).send().await.expect("should reach etcd");
+        assert!(answer.status().is_success(), "etcd answered {}", answer.status());
+    }
+
+    /// Takes a snapshot of the running etcd. Out: its file.
+    pub fn snapshot(&self, name: &str) -> PathBuf {
+        let file = self.folder.path().join(format!("{name}.snapshot"));
+        let mut save = Command::new(self.binary("etcdctl"));
+        save.args(["--endpoints", &self.etcd_url, "snapshot", "save"]).arg(&file);
+        run(&mut save, "").unwrap_or_else(|error| panic!("etcdctl snapshot save: {error}"));
+        file
+    }
+
+    /// Puts the whole cluster back to a snapshot: stops everything, restores, and starts it again on the same ports.
+    pub async fn put_back(&self, snapshot: &Path, how: Restore) {
+        self.controllers.iter().for_each(Service::kill);
+        self.api_server.kill();
+        self.etcd.kill();
+        let data = self.folder.path().join("etcd");
+        std::fs::remove_dir_all(&data).expect("should remove the data of etcd");
+        let mut restore = Command::new(self.binary("etcdutl"));
+        restore.args(["snapshot", "restore"]).arg(snapshot).arg("--data-dir").arg(&data);
+        if matches!(how, Restore::Bumped) {
+            restore.args(["--bump-revision", BUMP, "--mark-compacted"]);
+        }
+        run(&mut restore, "").unwrap_or_else(|error| panic!("etcdutl snapshot restore: {error}"));
+        self.start_again().await;
     }
 
     /// Waits until it answers.

@@ -109,6 +109,11 @@ impl Service {
         self.process().kill();
     }
 
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        self.process().signal(name);
+    }
+
     /// Starts it again, if it has ended.
     pub fn start_again(&self) {
         let mut process = self.process();

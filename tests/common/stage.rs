@@ -48,6 +48,18 @@ impl Stage {
     pub async fn with_flags(flags: &[&str]) -> Self {
         let plane = control_plane::shared().await;
         let account = chart::account(plane).await;
+        Self::on(plane, account, flags).await
+    }
+
+    /// The same on a control plane of its own, which may be stopped and put back. It ends with the test binary.
+    pub async fn alone(flags: &[&str]) -> Self {
+        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await));
+        plane.install_crds();
+        chart::install(plane);
+        Self::on(plane, chart::RELEASE, flags).await
+    }
+
+    async fn on(plane: &'static ControlPlane, account: &str, flags: &[&str]) -> Self {
         let client = plane.client().await;
         let namespace = format!("t-{}", &uuid());
         plane.kubectl(&["create", "namespace", &namespace], "");

@@ -21,6 +21,7 @@ pub struct Chaos {
 
 /// What is wanted.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Arguments {
     /// Beginnings of names of cases; none means all.
     pub filters: Vec<String>,
@@ -30,6 +31,8 @@ pub struct Arguments {
     pub chaos: Option<Chaos>,
     /// A mistake to build in after the reference runs, by its name: what goes red notices it. Needs the feature `mutants`.
     pub mutant: Option<String>,
+    /// Every such mistake, each of which some recipe must notice.
+    pub is_of_mutants: bool,
     /// Names the recipes and runs nothing.
     pub is_list: bool,
     /// Cases at the same time.
@@ -46,6 +49,7 @@ impl Arguments {
             is_whole: false,
             chaos: None,
             mutant: None,
+            is_of_mutants: false,
             is_list: false,
             jobs: JOBS,
             shows_logs: false,
@@ -61,6 +65,7 @@ impl Arguments {
                 "--list" => arguments.is_list = true,
                 "--logs" => arguments.shows_logs = true,
                 "--jobs" => arguments.jobs = usize::try_from(number()?).unwrap_or(JOBS).max(1),
+                "--mutants" => arguments.is_of_mutants = true,
                 "--mutant" => arguments.mutant = words.next(),
                 "--chaos" => is_chaos = true,
                 "--seed" => seed = Some(number()?),

@@ -71,6 +71,7 @@ pub async fn run(arguments: &Arguments) -> Summary {
     let env = environment(&plane).await;
     eprintln!("matrix: control plane ready after {:.1} s", started.elapsed().as_secs_f32());
     let ran = match &arguments.chaos {
+        _ if arguments.is_of_mutants => run_mutants(arguments, &env).await,
         Some(chaos) => run_chaos(arguments, chaos, &env).await,
         None => match cases(arguments, &env, &wanted).await {
             Ok(cases) => {
@@ -120,7 +121,7 @@ async fn environment(plane: &ControlPlane) -> Arc<Env> {
 }
 
 /// All wanted cases, from the reference runs of the plays that they need.
-async fn cases(
+pub async fn cases(
     arguments: &Arguments,
     env: &Arc<Env>,
     wanted: &[&recipes::Recipe],
@@ -148,6 +149,17 @@ fn build_in(name: &str) -> Result<(), Failure> {
     let mutant = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
     set(Some(mutant.ok_or_else(|| format!("no mutant is called {name}: {:?}", Mutant::ALL))?));
     Ok(())
+}
+
+#[cfg(feature = "mutants")]
+async fn run_mutants(arguments: &Arguments, env: &Arc<Env>) -> Result<Summary, Failure> {
+    crate::mutants::run(arguments, env).await
+}
+
+#[cfg(not(feature = "mutants"))]
+#[expect(clippy::unused_async, reason = "it is called as its other form is")]
+async fn run_mutants(_: &Arguments, _: &Arc<Env>) -> Result<Summary, Failure> {
+    Err("--mutants needs a build with --features mutants".into())
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -201,7 +213,7 @@ async fn run_all(arguments: &Arguments, env: &Arc<Env>, cases: impl Iterator<Ite
 
 /// Runs a case. One whose point was not reached, because the run took another turn, is run again. Out: whether its faults
 /// came.
-async fn run_one(
+pub async fn run_one(
     env: Arc<Env>,
     case: Case,
     number: usize,

@@ -12,6 +12,8 @@ mod chaos;
 mod ending;
 mod gateway_line;
 mod invariants;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod observer;
 mod play;
 mod process;

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::{Api, Client};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::account::{self, DoorNumber, Opened, Trouble, Version, Way};
-use super::super::lane::Due;
+use super::super::lane::{Due, is_sending};
 use super::Sender;
-use crate::api::BroadcastChannel;
+use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
+use crate::cluster::within;
 use crate::domain::answer::{Answer, SendPolicy};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::{Outcome, Row};
@@ -59,20 +61,26 @@ impl Sender {
         );
     }
 
-    pub(super) fn spawn_claim(&self, plan: PlannedWindow, policy: SendPolicy, budget: usize) {
+    /// Claims what is due of a page, and gives it back when the Broadcast has been stopped meanwhile.
+    pub(super) fn spawn_claim(&self, plan: PlannedWindow, wanted: Wanted, policy: SendPolicy, budget: usize) {
         let (lane, page) = (plan.broadcast.clone(), plan.index);
         let lost = Event::Claimed { lane: lane.clone(), page, result: Err(LedgerError::Abandoned) };
-        let ledger = self.context.ledger.clone();
+        let (ledger, client) = (self.context.ledger.clone(), self.context.client.clone());
         self.spawn(lost, async move {
             let result = async {
                 let content = ledger.read(&plan.page).await?;
-                match next_window(content.rows(), &policy, clock::now(), budget) {
-                    Choice::Window(rows) => {
-                        ledger.claim(PlannedWindow { rows, ..plan }).await.map(Claimed::Window)
-                    }
-                    Choice::NotBefore(time) => Ok(Claimed::NotBefore(time)),
-                    Choice::Nothing => Ok(Claimed::Nothing),
+                let rows = match next_window(content.rows(), &policy, clock::now(), budget) {
+                    Choice::Window(rows) => rows,
+                    Choice::NotBefore(time) => return Ok(Claimed::NotBefore(time)),
+                    Choice::Nothing => return Ok(Claimed::Nothing),
+                };
+                let claim = ledger.claim(PlannedWindow { rows, ..plan }).await?;
+                if wanted.is_still_so(&client).await {
+                    return Ok(Claimed::Window(claim));
                 }
+                // Nothing of it was sent.
+                ledger.record(&claim, &[], AfterRecord::Release).await?;
+                Ok(Claimed::Nothing)
             };
             Event::Claimed { lane, page, result: result.await }
         });
@@ -144,6 +152,34 @@ impl Sender {
             let mut report = report;
             report.event = Some(work.await);
         });
+    }
+}
+
+/// A Broadcast that may be sent from, as far as this process has seen.
+pub(super) struct Wanted {
+    pub(super) key: ObjectKey,
+    pub(super) uid: BroadcastUid,
+    pub(super) generation: Option<i64>,
+}
+
+impl Wanted {
+    /// Looks at the Broadcast after a claim was stored. A stop that was written before the claim is seen here; one that was
+    /// written after it finds the claim, and waits for it. So who says that all has stopped is right, whoever says it.
+    async fn is_still_so(&self, client: &Client) -> bool {
+        let api: Api<Broadcast> = Api::namespaced(client.clone(), &self.key.namespace);
+        let is_same = match within(api.get_metadata(&self.key.name)).await {
+            // The spec is the one that was looked at: nothing but a deletion can have stopped it.
+            Ok(now) if now.metadata.generation == self.generation => {
+                now.metadata.uid.as_deref() == Some(self.uid.as_str())
+                    && now.metadata.deletion_timestamp.is_none()
+            }
+            Ok(_) => within(api.get(&self.key.name)).await.is_ok_and(|now| is_sending(&now, &self.uid)),
+            Err(_) => false,
+        };
+        if !is_same {
+            tracing::debug!(broadcast = %self.key, "was stopped while it was claimed from, or cannot be read");
+        }
+        is_same
     }
 }
 
