@@ -74,7 +74,10 @@ pub async fn run(arguments: &Arguments) -> Summary {
         _ if arguments.is_of_mutants => run_mutants(arguments, &env).await,
         Some(chaos) => run_chaos(arguments, chaos, &env).await,
         None => match cases(arguments, &env, &wanted).await {
-            Ok(cases) => Ok(run_all(arguments, &env, cases.into_iter()).await),
+            Ok(cases) => {
+                eprintln!("matrix: {} cases", cases.len());
+                Ok(run_all(arguments, &env, cases.into_iter()).await)
+            }
             Err(error) => Err(error),
         },
     };

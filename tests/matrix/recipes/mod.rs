@@ -4,6 +4,7 @@ mod backups;
 mod deaths;
 mod gateway;
 mod odd;
+mod races;
 mod replicas;
 mod requests;
 mod sizes;

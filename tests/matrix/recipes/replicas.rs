@@ -33,7 +33,7 @@ pub fn strangers(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
             Case { name, meets: 1, run }
         })
     });
-    cases.collect()
+    cases.chain(super::races::late_claims(reference)).collect()
 }
 
 /// Writes of Broadcasts and pages.

@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::name::named_in;
-use super::{EventFault, LATE, Tap};
+use super::{EventFault, LATE, LATER, Tap};
 
 /// A stream that goes through the tap. A late one brings nothing for a while.
 pub fn watched(stream: Answer, tap: Tap, kind: String, is_late: bool) -> Answer {
@@ -140,8 +140,11 @@ impl Watch {
                 self.pass(line.clone());
                 self.again = Some(line);
             }
-            Some(fault @ (EventFault::Drop | EventFault::Compact | EventFault::Delay)) => {
-                self.held = Some(Held { lines: vec![line], fault, until: clock::monotonic() + LATE });
+            Some(
+                fault @ (EventFault::Drop | EventFault::Compact | EventFault::Delay | EventFault::LongDelay),
+            ) => {
+                let late = if fault == EventFault::LongDelay { LATER } else { LATE };
+                self.held = Some(Held { lines: vec![line], fault, until: clock::monotonic() + late });
             }
             Some(EventFault::Cut) => {
                 self.ready.push_back(line.bytes.slice(..line.bytes.len() / 2));

@@ -81,6 +81,8 @@ pub enum EventFault {
     Again,
     /// It comes late, with everything behind it.
     Delay,
+    /// The same, and so late that whatever is to happen before has happened.
+    LongDelay,
     /// The connection breaks in the middle of it.
     Cut,
     /// 410 comes in its place, and the stream ends.
@@ -205,6 +207,11 @@ impl Tap {
     /// From now on these faults are planned, and no other.
     pub fn plan(&self, plan: Vec<Planned>) {
         self.state().plan = plan;
+    }
+
+    /// How many requests or events of this name there were.
+    pub fn count(&self, name: &str) -> usize {
+        self.state().counts.get(name).copied().unwrap_or_default()
     }
 
     /// How many faults have happened.
@@ -372,3 +379,5 @@ fn claim_in(page: &[u8], process: usize) -> Option<AskedClaim> {
 
 /// How long something that comes late is late: longer than everything that an operator does without being told.
 pub const LATE: Duration = Duration::from_secs(2);
+/// How long the stream of an operator is late that is to hear nothing meanwhile.
+pub const LATER: Duration = Duration::from_secs(8);
