@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use broadcast_operator::api::{Broadcast, OutcomeName as Outcome};
 use broadcast_operator::domain::outcome::Row;
-use broadcast_operator::domain::page::{Page, Recipient};
+use broadcast_operator::domain::page::{Page, PageError, Recipient};
 use broadcast_operator::simulator::SendQuery;
 use kube::ResourceExt;
 
@@ -17,8 +17,11 @@ pub type Chat = (Recipient, Row);
 pub async fn rows(stage: &Stage, broadcast: &str) -> Vec<Chat> {
     let mut pages = stage.pages(broadcast).await;
     pages.sort_by_key(|page| page.spec.index);
-    let pages = pages.iter().map(|page| {
-        Page::parse(page).unwrap_or_else(|error| panic!("page {} cannot be read: {error}", page.name_any()))
+    let pages = pages.iter().filter_map(|page| match Page::parse(page) {
+        Ok(page) => Some(page),
+        // It is being planned: its first outcomes come with a write of their own.
+        Err(PageError::NoOutcomes) => None,
+        Err(error) => panic!("page {} cannot be read: {error}", page.name_any()),
     });
     pages
         .flat_map(|page| {

@@ -239,8 +239,10 @@ fn bound(scene: &Scene, books: &Books, broken: &mut Vec<String>) {
                 is_on_it && scene.dead.contains(&claim.process)
             });
             if !of_the_dead && !scene.doubtful.contains(&chat.recipient.chat) {
-                let name = &chat.recipient.chat;
-                broken.push(format!("I6 bound: {name} is Unknown, and nothing happened to its request"));
+                let (name, code) = (&chat.recipient.chat, &chat.row.code);
+                broken.push(format!(
+                    "I6 bound: {name} is Unknown ({code}), and nothing happened to its request"
+                ));
             }
         }
     }
