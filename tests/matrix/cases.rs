@@ -101,7 +101,7 @@ async fn run_chaos(arguments: &Arguments, chaos: &Chaos, env: &Arc<Env>) -> Resu
 }
 
 /// Undisturbed runs of these plays.
-async fn references(
+pub async fn references(
     env: &Arc<Env>,
     plays: impl Iterator<Item = Play>,
 ) -> Result<BTreeMap<Play, Arc<Reference>>, Failure> {
@@ -121,7 +121,7 @@ async fn environment(plane: &ControlPlane) -> Arc<Env> {
 }
 
 /// All wanted cases, from the reference runs of the plays that they need.
-pub async fn cases(
+async fn cases(
     arguments: &Arguments,
     env: &Arc<Env>,
     wanted: &[&recipes::Recipe],

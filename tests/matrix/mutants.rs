@@ -3,14 +3,16 @@
 //! Cases of the recipes that are near to the mistake run until the first of them fails. A mistake that none notices is the
 //! failure here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use broadcast_operator::mutants::{Mutant, set};
-use futures::stream::{self, StreamExt};
+use futures::future::join_all;
 
 use crate::args::Arguments;
 use crate::cases::{self, Case, Summary};
-use crate::recipes::RECIPES;
+use crate::play::Play;
+use crate::recipes::{RECIPES, Recipe};
 use crate::scene::{Env, Failure};
 
 /// Recipes in which a mistake shows itself, the likeliest first.
@@ -25,24 +27,25 @@ fn recipes_of(mutant: Mutant) -> &'static [&'static str] {
     }
 }
 
-/// Tries every mistake.
+/// Tries every mistake. What operators without one do is the measure.
 pub async fn run(arguments: &Arguments, env: &Arc<Env>) -> Result<Summary, Failure> {
-    let mut summary = Summary::default();
+    let near = |name: &&str| RECIPES.iter().find(|recipe| recipe.name == *name);
+    let all: Vec<&Recipe> =
+        Mutant::ALL.iter().flat_map(|mutant| recipes_of(*mutant)).filter_map(|name| near(&name)).collect();
+    let plays: BTreeSet<Play> = all.iter().flat_map(|recipe| recipe.plays(false)).copied().collect();
+    let references = cases::references(env, plays.into_iter()).await?;
+    let (mut summary, mut number) = (Summary::default(), 0);
     for mutant in Mutant::ALL {
-        // What an operator without mistakes does is the measure.
-        let mut noticed = None;
-        for recipe in recipes_of(mutant) {
-            let recipe = RECIPES.iter().filter(|known| known.name == *recipe);
-            let cases = cases::cases(arguments, env, &recipe.collect::<Vec<_>>()).await?;
-            set(Some(mutant));
-            noticed = first_red(env, cases, arguments.jobs).await;
-            set(None);
-            if noticed.is_some() {
-                break;
-            }
-        }
+        let recipes = recipes_of(mutant).iter().filter_map(|name| near(&name));
+        let of_play = recipes.flat_map(|recipe| recipe.plays(false).iter().map(move |play| (recipe, play)));
+        let cases: Vec<Case> =
+            of_play.flat_map(|(recipe, play)| (recipe.cases)(&references[play], false)).collect();
+        set(Some(mutant));
+        let noticed = first_red(env, cases, arguments.jobs, &mut number).await;
+        set(None);
         if let Some((case, failure)) = noticed {
-            println!("{mutant:?} is noticed by {case}: {}", failure.lines().next().unwrap_or_default());
+            let broken = failure.lines().map(str::trim).find(|line| !line.ends_with(':'));
+            println!("{mutant:?} is noticed by {case}: {}", broken.unwrap_or(&failure));
             summary.passed += 1;
         } else {
             println!("{mutant:?} is noticed by nothing of {:?}", recipes_of(mutant));
@@ -52,14 +55,21 @@ pub async fn run(arguments: &Arguments, env: &Arc<Env>) -> Result<Summary, Failu
     Ok(summary)
 }
 
-/// Runs cases until one fails, so many at a time, and lets all of them come to their end.
-async fn first_red(env: &Arc<Env>, cases: Vec<Case>, at_once: usize) -> Option<(String, Failure)> {
-    let mut cases = cases.into_iter().enumerate().peekable();
+/// Runs cases until one fails, so many at a time, and lets all of them come to their end. Each gets a number of its own.
+async fn first_red(
+    env: &Arc<Env>,
+    cases: Vec<Case>,
+    at_once: usize,
+    number: &mut usize,
+) -> Option<(String, Failure)> {
+    let mut cases = cases.into_iter().peekable();
     while cases.peek().is_some() {
-        let some: Vec<(usize, Case)> = cases.by_ref().take(at_once).collect();
-        let running = some.into_iter().map(|(number, case)| cases::run_one(env.clone(), case, number, false));
-        let ended: Vec<(String, Result<bool, Failure>)> =
-            stream::iter(running).buffer_unordered(at_once).collect().await;
+        let running = cases.by_ref().take(at_once).map(|case| {
+            *number += 1;
+            cases::run_one(env.clone(), case, *number, false)
+        });
+        let running: Vec<_> = running.collect();
+        let ended = join_all(running).await;
         let red = ended.into_iter().find_map(|(name, result)| result.err().map(|failure| (name, failure)));
         if red.is_some() {
             return red;
