@@ -55,6 +55,13 @@ pub fn is_on(mutant: Mutant) -> bool {
     ACTIVE.load(Ordering::SeqCst) == mutant as u8
 }
 
+/// Whether senders do not look at the Broadcast after a claim. Beside a mistake with seals: each of the two keeps what a restart has
+/// from being sent, and each has to do so alone.
+#[must_use]
+pub fn is_blind() -> bool {
+    is_on(Mutant::SealWithoutVersion) || is_on(Mutant::SealOverClaim)
+}
+
 /// The page as it is to be written, in whatever version stands there now, where a mistake forgets about versions.
 pub async fn forget_version(
     api: &Api<BroadcastBatch>,

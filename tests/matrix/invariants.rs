@@ -79,7 +79,7 @@ impl Books {
 
 /// Checks I1 to I6. What a Broadcast counts follows its pages a second later, so what is wrong there must stay wrong.
 pub async fn check(scene: &Scene, when: &str) -> Result<(), Failure> {
-    let deadline = clock::monotonic() + 2 * LATE;
+    let deadline = clock::monotonic() + 5 * LATE;
     loop {
         let mut changes = scene.view.changes();
         let books = Books::read(scene).await?;
@@ -239,9 +239,10 @@ fn bound(scene: &Scene, books: &Books, broken: &mut Vec<String>) {
                 is_on_it && scene.dead.contains(&claim.process)
             });
             if !of_the_dead && !scene.doubtful.contains(&chat.recipient.chat) {
-                let (name, code) = (&chat.recipient.chat, &chat.row.code);
+                let name = &chat.recipient.chat;
+                let Row { code, detail, .. } = &chat.row;
                 broken.push(format!(
-                    "I6 bound: {name} is Unknown ({code}), and nothing happened to its request"
+                    "I6 bound: {name} is Unknown ({code}: {detail}), and nothing happened to its request"
                 ));
             }
         }

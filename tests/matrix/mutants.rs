@@ -29,14 +29,14 @@ fn recipes_of(mutant: Mutant) -> &'static [&'static str] {
 
 /// Tries every mistake. What operators without one do is the measure.
 pub async fn run(arguments: &Arguments, env: &Arc<Env>) -> Result<Summary, Failure> {
-    let near = |name: &&str| RECIPES.iter().find(|recipe| recipe.name == *name);
+    let near = |name: &&'static str| RECIPES.iter().find(|recipe| recipe.name == *name);
     let all: Vec<&Recipe> =
-        Mutant::ALL.iter().flat_map(|mutant| recipes_of(*mutant)).filter_map(|name| near(&name)).collect();
+        Mutant::ALL.iter().flat_map(|mutant| recipes_of(*mutant)).filter_map(near).collect();
     let plays: BTreeSet<Play> = all.iter().flat_map(|recipe| recipe.plays(false)).copied().collect();
     let references = cases::references(env, plays.into_iter()).await?;
     let (mut summary, mut number) = (Summary::default(), 0);
     for mutant in Mutant::ALL {
-        let recipes = recipes_of(mutant).iter().filter_map(|name| near(&name));
+        let recipes = recipes_of(mutant).iter().filter_map(near);
         let of_play = recipes.flat_map(|recipe| recipe.plays(false).iter().map(move |play| (recipe, play)));
         let cases: Vec<Case> =
             of_play.flat_map(|(recipe, play)| (recipe.cases)(&references[play], false)).collect();

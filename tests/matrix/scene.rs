@@ -133,7 +133,7 @@ impl Scene {
                 "url": format!("http://{}/messages/{name}", self.line.address),
                 "tokenSecretRef": {"name": "gateway", "key": "token"},
                 "signingSecretRef": {"name": "gateway", "key": "signing"},
-                "timeoutSeconds": 5,
+                "timeoutSeconds": 10,
             }},
         });
         merge(&mut channel["spec"], spec);
