@@ -15,20 +15,20 @@ build: ## build the operator and the simulator for use: target/release
 test: testbed ## run all tests, and every recipe of the fault matrix on its smallest broadcast
 	cargo test
 
-matrix: testbed ## run the fault matrix whole; RECIPE=A1 runs one recipe
-	cargo test --test matrix -- --whole $(RECIPE)
+matrix: testbed ## run the fault matrix whole, and 200 kills; RECIPE=A1 runs one recipe
+	cargo test --test matrix -- --whole $(RECIPE) && cargo test --test kills -- --kills 200
 
 mutants: testbed ## build mistakes into the protocol, and see that the fault matrix notices each of them
 	cargo test --features mutants --test matrix -- --mutants
 
-chaos: testbed ## let random faults meet for 10 minutes; SEED=… plays those of an earlier run again
-	cargo test --test matrix -- --chaos $(addprefix --seed ,$(SEED))
+chaos: testbed ## let random faults meet for 10 minutes, and 2,000 kills; SEED=… plays those of an earlier run again
+	cargo test --test matrix -- --chaos $(addprefix --seed ,$(SEED)) && cargo test --test kills -- --kills 2000 $(addprefix --seed ,$(SEED))
 
 demo: testbed ## show it at work on this machine; KEEP=1 leaves it running until Ctrl-C
 	cargo test --test demo
 
 lint: ## check formatting, and lints as errors
-	cargo fmt --check && cargo clippy --all-targets -- -D warnings
+	cargo fmt --check && cargo clippy --all-targets --test kills --test soak --test demo -- -D warnings
 
 drift: ## check that definitions, chart and docs are what the code says
 	cargo test --test suite drift
