@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use kube::ResourceExt;
+use kube::api::Preconditions;
 use kube::core::Status;
 
 /// Longest wait for one call. The API server ends most requests after 60 s by itself; a status write takes
@@ -108,10 +110,24 @@ fn names_object(status: &Status) -> bool {
 
 /// Waits for one call, but not for ever.
 pub async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+    within_time(CALL_TIMEOUT, call).await
+}
+
+/// Waits for one call, so long at most.
+pub async fn within_time<T>(
+    bound: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(bound, call).await {
         Ok(answer) => answer.map_err(ApiError::from),
         Err(_) => Err(ApiError::TimedOut),
     }
+}
+
+/// Deletes an object only if it is still the very one that was seen, in the version that was seen.
+#[must_use]
+pub fn as_seen(object: &impl ResourceExt) -> Preconditions {
+    Preconditions { uid: object.uid(), resource_version: object.resource_version() }
 }
 
 /// An error with its causes, on one line.

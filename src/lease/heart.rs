@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::{LeaseSettings, objects};
 use crate::admin::Readiness;
 use crate::clock;
-use crate::cluster::{ApiError, CALL_TIMEOUT};
+use crate::cluster::{ApiError, CALL_TIMEOUT, within_time};
 use crate::domain::ids::ReplicaId;
 
 /// Longest wait for the farewell: the others notice soon enough without it.
@@ -239,10 +239,6 @@ impl Heart {
 
     /// A call that leaves time for another one before the renew deadline.
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-        let bound = CALL_TIMEOUT.min(self.settings.times.renew_deadline / 2);
-        match tokio::time::timeout(bound, call).await {
-            Ok(answer) => answer.map_err(ApiError::from),
-            Err(_) => Err(ApiError::TimedOut),
-        }
+        within_time(CALL_TIMEOUT.min(self.settings.times.renew_deadline / 2), call).await
     }
 }

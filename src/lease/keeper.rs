@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 
@@ -22,7 +22,7 @@ use super::view::{Myself, View};
 use super::{LeaseSettings, Tenure, Tenures, note, objects};
 use crate::admin::Readiness;
 use crate::clock;
-use crate::cluster::{ApiError, within};
+use crate::cluster::{ApiError, as_seen, within};
 use crate::domain::ids::ReplicaId;
 use crate::domain::share::share;
 use crate::observed::{Change, Scope, WatchHealth, changes};
@@ -302,9 +302,7 @@ async fn make(api: &Api<Lease>, group: &str, write: &Write) -> Result<Found, Api
             (name, written.map(Some))
         }
         Write::Delete(lease) => {
-            let preconditions =
-                Preconditions { uid: lease.uid(), resource_version: lease.resource_version() };
-            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+            let params = DeleteParams::default().preconditions(as_seen(lease.as_ref()));
             (lease.name_any(), within(api.delete(&lease.name_any(), &params)).await.map(|_| None))
         }
     };

@@ -35,7 +35,6 @@ struct State {
 }
 
 /// This process among the replicas.
-#[derive(Clone)]
 struct Standing {
     id: ReplicaId,
     /// Until when its last renewal counts, by its own clock.
@@ -97,8 +96,8 @@ impl Shared {
 
     pub(super) fn holds(&self, tenure: &Tenure, now: Instant) -> bool {
         let is_kept = self.tenures.borrow().get(&tenure.channel) == Some(tenure);
-        let standing = self.lock().standing.clone();
-        is_kept && standing.is_some_and(|standing| standing.id == tenure.replica && now < standing.until)
+        let is_standing = |standing: &Standing| standing.id == tenure.replica && now < standing.until;
+        is_kept && self.lock().standing.as_ref().is_some_and(is_standing)
     }
 
     pub(super) fn leadership(&self) -> signal::Receiver<bool> {

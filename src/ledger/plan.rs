@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
@@ -13,7 +13,7 @@ use super::store::Base;
 use super::{Ledger, LedgerError};
 use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity};
 use crate::clock;
-use crate::cluster::{ApiError, within};
+use crate::cluster::{ApiError, as_seen, within};
 use crate::domain::ids::{BroadcastUid, ObjectKey, page_name};
 use crate::domain::page::Page;
 
@@ -93,11 +93,7 @@ impl Ledger {
     /// Deletes a page that no sealed plan needs, if it is still as it was read.
     pub async fn delete_page(&self, batch: &BroadcastBatch) -> Result<(), LedgerError> {
         let key = ObjectKey::new(batch.namespace().unwrap_or_default(), batch.name_any());
-        let preconditions = Preconditions {
-            uid: batch.metadata.uid.clone(),
-            resource_version: batch.metadata.resource_version.clone(),
-        };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let params = DeleteParams::default().preconditions(as_seen(batch));
         self.slot(&key).lock().await.take();
         match within(self.api(&key.namespace).delete(&key.name, &params)).await {
             Ok(_) => Ok(()),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
 use super::plan::stalled;
@@ -14,7 +14,7 @@ use super::reconcile::{is_sealed, uid_of};
 use super::{Context, PlannerError};
 use crate::api::{Broadcast, BroadcastCampaign};
 use crate::clock;
-use crate::cluster::{ApiError, chain, within};
+use crate::cluster::{ApiError, as_seen, chain, within};
 use crate::domain::campaign::{Use, campaign_name, campaign_of, judge, kept_until, refusal, retention};
 use crate::domain::verdict::Stage;
 
@@ -171,8 +171,7 @@ async fn keep(
 
 /// Deletes a key, if it is still as it was read.
 async fn delete(api: &Api<BroadcastCampaign>, used: &BroadcastCampaign) -> Result<(), ApiError> {
-    let preconditions = Preconditions { uid: used.uid(), resource_version: used.resource_version() };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let params = DeleteParams::default().preconditions(as_seen(used));
     match within(api.delete(&used.name_any(), &params)).await {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -12,7 +12,7 @@ use super::restart::{give_back, is_needed_by_restart, restart_of};
 use super::{Context, PlannerError, campaign};
 use crate::api::{Broadcast, FINALIZER};
 use crate::clock;
-use crate::cluster::within;
+use crate::cluster::{as_seen, within};
 
 /// How often a deleted Broadcast is looked at whose requests in flight are not recorded yet; its pages trigger too.
 const DRAIN_POLL: Duration = Duration::from_secs(1);
@@ -68,9 +68,7 @@ pub(super) async fn expire(
     }
     let api: Api<Broadcast> =
         Api::namespaced(context.client.clone(), &broadcast.namespace().unwrap_or_default());
-    let preconditions =
-        Preconditions { uid: broadcast.uid(), resource_version: broadcast.resource_version() };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    let params = DeleteParams::background().preconditions(as_seen(broadcast));
     match within(api.delete(&broadcast.name_any(), &params)).await {
         Ok(_) => {
             tracing::info!(ttl, "deleted, ttlSecondsAfterFinished is over");

@@ -68,11 +68,7 @@ pub(super) async fn clear_leftovers(
     if accepted.is_some_and(|accepted| accepted.reason == HoldReason::StatusLost) {
         return Ok(take_up(wanted, &stored));
     }
-    let fits = |page: &BroadcastBatch| {
-        let index = usize::try_from(page.spec.index).unwrap_or(usize::MAX);
-        wanted.get(index).is_some_and(|wanted| wanted.recipients_csv() == page.spec.recipients)
-    };
-    let unfit: Vec<&BroadcastBatch> = stored.iter().filter(|page| !fits(page)).collect();
+    let unfit: Vec<&BroadcastBatch> = stored.iter().filter(|page| !fits(&wanted, page)).collect();
     if !unfit.is_empty() && !end_other_plans(broadcast, context).await? {
         let message = "batches of a plan that was broken off are being deleted";
         return Ok(Err(Stage::Waiting("Planning", message.into())));
@@ -157,11 +153,7 @@ fn was_used(batch: &BroadcastBatch) -> bool {
 /// The pages of a Broadcast that goes on without the status that it had: those that are stored stay as they are, and what may
 /// have been sent from the others is Unknown.
 fn take_up(wanted: Vec<Page>, stored: &[BroadcastBatch]) -> Result<Vec<Page>, Stage> {
-    let place = |batch: &BroadcastBatch| usize::try_from(batch.spec.index).unwrap_or(usize::MAX);
-    let fits = |batch: &BroadcastBatch| {
-        wanted.get(place(batch)).is_some_and(|page| page.recipients_csv() == batch.spec.recipients)
-    };
-    if let Some(other) = stored.iter().find(|batch| !fits(batch)) {
+    if let Some(other) = stored.iter().find(|batch| !fits(&wanted, batch)) {
         let message = format!(
             "batch {} has other recipients than the audience has now: give it back the audience that it was sent with, or \
              send to the rest with a Broadcast of another name",
@@ -169,8 +161,18 @@ fn take_up(wanted: Vec<Page>, stored: &[BroadcastBatch]) -> Result<Vec<Page>, St
         );
         return Err(stalled("AudienceChanged", &message));
     }
-    let is_kept = |index| stored.iter().any(|batch| place(batch) == index && Page::parse(batch).is_ok());
-    Ok(give_up(wanted, is_kept))
+    Ok(give_up(wanted, |index| is_readable(stored, index)))
+}
+
+/// Whether a stored page has the recipients that are wanted in its place.
+fn fits(wanted: &[Page], batch: &BroadcastBatch) -> bool {
+    let place = usize::try_from(batch.spec.index).ok().and_then(|index| wanted.get(index));
+    place.is_some_and(|page| page.recipients_csv() == batch.spec.recipients)
+}
+
+/// Whether a page of this number is stored and can be read.
+fn is_readable(stored: &[BroadcastBatch], index: usize) -> bool {
+    stored.iter().any(|batch| usize::try_from(batch.spec.index) == Ok(index) && Page::parse(batch).is_ok())
 }
 
 /// Pages whose log is lost: their chats become Unknown.
@@ -270,11 +272,7 @@ pub(super) async fn go_on(
         );
         return Ok(stalled("PagesOfAnotherBroadcast", &message));
     }
-    let is_kept = |index| {
-        stored
-            .iter()
-            .any(|batch| usize::try_from(batch.spec.index) == Ok(index) && Page::parse(batch).is_ok())
-    };
+    let is_kept = |index| is_readable(&stored, index);
     for (index, page) in give_up(wanted, is_kept).into_iter().enumerate() {
         if !is_kept(index) {
             context.ledger.create_page(broadcast, index, page).await?;
