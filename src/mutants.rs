@@ -62,20 +62,19 @@ pub fn is_blind() -> bool {
     is_on(Mutant::SealWithoutVersion) || is_on(Mutant::SealOverClaim)
 }
 
-/// The page as it is to be written, in whatever version stands there now, where a mistake forgets about versions.
-pub async fn forget_version(
-    api: &Api<BroadcastBatch>,
-    mut next: BroadcastBatch,
-    before: &Page,
-    after: &Page,
-) -> BroadcastBatch {
+/// Whether this change of a page is stored whatever stands there by now.
+#[must_use]
+pub fn forgets_version(before: &Page, after: &Page) -> bool {
     let claims = before.claim().is_none() && after.claim().is_some() && is_on(Mutant::ClaimWithoutVersion);
     let seals = !before.is_sealed() && after.is_sealed() && is_on(Mutant::SealWithoutVersion);
-    if claims || seals {
-        // The API server takes no write of a custom resource without a version, so it gets the one that it wants to see.
-        if let Ok(now) = api.get(&next.name_any()).await {
-            next.metadata.resource_version = now.metadata.resource_version;
-        }
+    claims || seals
+}
+
+/// The page as it is to be written, in the version that stands there now: the API server takes no write of a custom resource
+/// without a version, so it gets the one that it wants to see.
+pub async fn in_any_version(api: &Api<BroadcastBatch>, mut next: BroadcastBatch) -> BroadcastBatch {
+    if let Ok(now) = api.get(&next.name_any()).await {
+        next.metadata.resource_version = now.metadata.resource_version;
     }
     next
 }

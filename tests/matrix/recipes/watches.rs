@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::planned;
+use broadcast_operator::observed::WATCH_SECONDS;
+
+use super::{planned, script};
 use crate::cases::Case;
-use crate::play::{Play, Reference};
+use crate::play::{Play, Reference, disturbed};
 use crate::tap::{EventFault, Fault, Planned, Point};
 
 const KINDS: [&str; 4] = ["broadcasts", "broadcastchannels", "broadcastbatches", "leases"];
@@ -31,11 +34,7 @@ pub fn events(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
 
 /// Each watch breaks at its start and in the middle, in each way.
 pub fn breaks(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
-    let mut faults = vec![("cut", EventFault::Cut), ("410", EventFault::Gone), ("500", EventFault::Error)];
-    if is_whole && reference.play == Play::Send(3) {
-        // Noticed only after the longest quiet time of a watch.
-        faults.push(("silent", EventFault::Silence));
-    }
+    let faults = [("cut", EventFault::Cut), ("410", EventFault::Gone), ("500", EventFault::Error)];
     let mut cases = Vec::new();
     for kind in KINDS {
         let prefix = format!("EVENT-{kind}-");
@@ -48,6 +47,9 @@ pub fn breaks(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
                 let plan = vec![Planned::at(point, Fault::Event(fault.clone()))];
                 cases.push(planned("C2", reference, &format!("{point}/{tag}"), plan));
             }
+            if is_whole && reference.play == Play::Send(3) {
+                cases.push(silent(reference, point));
+            }
         }
         for code in [410, 500] {
             let point = Point { name: format!("WATCH-{kind}"), occurrence: 0 };
@@ -56,4 +58,19 @@ pub fn breaks(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// A watch says nothing any more. That is noticed only after the longest quiet time of a watch.
+fn silent(reference: &Arc<Reference>, point: &Point) -> Case {
+    let plan = vec![Planned::at(point, Fault::Event(EventFault::Silence))];
+    let name = reference.case("C2", &format!("{point}/silent"));
+    let reference = reference.clone();
+    let run = script(move |scene| {
+        let (reference, plan) = (reference.clone(), plan.clone());
+        Box::pin(async move {
+            scene.patience += 2 * Duration::from_secs(WATCH_SECONDS.into());
+            disturbed(scene, &reference, plan).await
+        })
+    });
+    Case { name, meets: 1, run }
 }

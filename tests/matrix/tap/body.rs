@@ -66,6 +66,7 @@ struct Line {
 impl Watch {
     async fn next(mut self) -> Option<(Result<Bytes, io::Error>, Self)> {
         if std::mem::take(&mut self.is_late) {
+            let _hanging = self.tap.hang();
             clock::wait(LATE).await;
         }
         loop {
