@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::api::ProviderName;
+use crate::domain::answer::{Answer, RefusalKind};
 use crate::domain::ids::ObjectKey;
 use crate::domain::outcome::Outcome;
 
@@ -39,6 +41,24 @@ enum MessageOutcome {
     Unknown,
     Retry,
     Postponed,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusalLabels {
+    provider: &'static str,
+    class: RefusalClass,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+enum RefusalClass {
+    Recipient,
+    OptOut,
+    RateLimit,
+    Content,
+    Sender,
+    Unreachable,
+    NoAnswer,
 }
 
 impl MessageOutcome {
@@ -103,6 +123,7 @@ pub struct Metrics {
     registry: Arc<Registry>,
     messages: Family<MessageLabels, Counter>,
     send_seconds: Family<ChannelLabels, Histogram, fn() -> Histogram>,
+    refusals: Family<RefusalLabels, Counter>,
     claims: Family<ClaimLabels, Counter>,
     orphaned_rows: Counter,
     receipts: Family<ReceiptLabels, Counter>,
@@ -129,6 +150,7 @@ impl Metrics {
             registry: Arc::default(),
             messages: Family::default(),
             send_seconds: Family::new_with_constructor(send_histogram),
+            refusals: Family::default(),
             claims: Family::default(),
             orphaned_rows: Counter::default(),
             receipts: Family::default(),
@@ -147,6 +169,11 @@ impl Metrics {
             "broadcast_send_duration_seconds",
             "Time from request to answer",
             metrics.send_seconds.clone(),
+        );
+        registry.register(
+            "broadcast_refusals",
+            "Messages that providers did not take, by what that is about",
+            metrics.refusals.clone(),
         );
         registry.register("broadcast_claims", "Claims of windows of rows", metrics.claims.clone());
         registry.register(
@@ -197,6 +224,25 @@ impl Metrics {
     pub fn sent(&self, channel: &ObjectKey, took: Duration) {
         let labels = ChannelLabels { namespace: channel.namespace.clone(), channel: channel.name.clone() };
         self.send_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A provider has answered, or not.
+    pub fn said(&self, provider: ProviderName, answer: &Answer) {
+        let class = match answer {
+            Answer::Accepted { .. } => return,
+            Answer::Unreachable { .. } => RefusalClass::Unreachable,
+            Answer::Unknown { .. } => RefusalClass::NoAnswer,
+            Answer::Refused(refusal) => match refusal.kind {
+                RefusalKind::Permanent | RefusalKind::Retryable | RefusalKind::Later => {
+                    RefusalClass::Recipient
+                }
+                RefusalKind::OptedOut => RefusalClass::OptOut,
+                RefusalKind::ChatLimited | RefusalKind::RateLimited => RefusalClass::RateLimit,
+                RefusalKind::Content | RefusalKind::Stopped => RefusalClass::Content,
+                RefusalKind::Sender(_) => RefusalClass::Sender,
+            },
+        };
+        self.refusals.get_or_create(&RefusalLabels { provider: provider.as_str(), class }).inc();
     }
 
     /// What an answer means for its chat; `None` when it means nothing for it.

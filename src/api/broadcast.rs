@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{BroadcastStatus, KeyRef, LocalRef};
+use super::{BroadcastStatus, KeyRef, LocalRef, MessageContent};
 
 /// What to send, to whom, and how fast.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -78,7 +78,7 @@ use super::{BroadcastStatus, KeyRef, LocalRef};
 #[x_kube(validation = Rule::new("has(self.restartFrom) || has(self.channelRef)")
     .message("channelRef is missing: name the BroadcastChannel to send through"))]
 #[x_kube(validation = Rule::new("has(self.restartFrom) || has(self.message)")
-    .message("message is missing: give message.text"))]
+    .message("message is missing: give message.text, message.template or message.media"))]
 #[x_kube(validation = Rule::new("!(has(self.restartFrom) && has(self.campaignKey))")
     .message("a restart belongs to the campaign of its source: remove campaignKey"))]
 #[x_kube(validation = Rule::new("has(self.campaignKey) || !has(self.campaignRetentionSeconds)")
@@ -123,17 +123,6 @@ pub struct BroadcastSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub campaign_retention_seconds: Option<i32>,
-}
-
-/// The message.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct MessageContent {
-    /// Text, with the recipient's parameters between double braces, as in `Hi {{ name }}` (Jinja syntax). A parameter
-    /// that a recipient does not have is an error, found before anything is sent; `{{ name | default("you") }}` gives a
-    /// default.
-    #[schemars(length(min = 1, max = 4096))]
-    pub text: String,
 }
 
 /// The audience: exactly one of `chats`, `csv` and `from`.

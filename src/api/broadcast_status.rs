@@ -88,12 +88,43 @@ pub struct BroadcastStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub accepted_restore: Option<String>,
+    /// Why it stopped by itself before its end: nothing more is sent until its spec is changed. Absent: it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopStatus>,
     /// The Broadcast that took over this one's chats. This one sends nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_by: Option<ObjectRef>,
     /// This Broadcast in its chain of restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
+}
+
+/// Why a Broadcast stopped by itself.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StopStatus {
+    /// Why.
+    pub reason: StopReason,
+    /// The provider's error code.
+    #[schemars(length(max = 64))]
+    pub code: String,
+    /// What the provider said, cut to 160 bytes.
+    #[serde(default)]
+    #[schemars(length(max = 160))]
+    pub message: String,
+    /// Generation of the spec that it stopped with: a changed spec goes on.
+    pub observed_generation: i64,
+}
+
+/// Why a Broadcast stopped by itself.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum StopReason {
+    /// The provider cannot send this message to anybody: its template is missing, paused or does not fit.
+    TemplateUnavailable,
+    /// A rule of the channel's `spec.errorPolicy` says so.
+    ErrorPolicy,
+    /// The first messages all failed in the same way.
+    FirstMessagesFailed,
 }
 
 /// What a Broadcast is held for.
@@ -147,7 +178,7 @@ pub struct Counts {
     /// Perhaps sent, perhaps not: a time-out, a reset connection or a crash left no answer.
     #[schemars(range(min = 0))]
     pub unknown: i32,
-    /// Never tried on purpose: an invalid or repeated chat.
+    /// Never tried on purpose: a chat that is invalid, repeated or suppressed.
     #[schemars(range(min = 0))]
     pub skipped: i32,
     /// Never sent, and no longer to be sent by this Broadcast: a restart took the chat over.

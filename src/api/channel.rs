@@ -5,6 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::channel_settings::{
+    HttpChannel, PeriskopeChannel, TelegramChannel, TwilioChannel, WhatsAppChannel,
+};
 use super::{Condition, KeyRef};
 
 /// How to reach a gateway, and how much it takes.
@@ -30,6 +33,13 @@ use super::{Condition, KeyRef};
     ),
     printcolumn(name = "Active", type_ = "integer", json_path = ".status.activeBroadcasts"),
     printcolumn(name = "Rate", type_ = "integer", json_path = ".spec.limits.messagesPerSecond"),
+    printcolumn(name = "Sent-24h", type_ = "integer", json_path = ".status.sentLast24Hours"),
+    printcolumn(
+        name = "Daily-Limit",
+        type_ = "integer",
+        json_path = ".spec.limits.recipientsPerDay",
+        priority = 1
+    ),
     printcolumn(
         name = "Throttled-Until",
         type_ = "string",
@@ -39,14 +49,46 @@ use super::{Condition, KeyRef};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.provider != 'HTTP' || has(self.http)")
-    .message("provider HTTP needs the field http with the gateway's url"))]
+#[x_kube(validation = Rule::new(
+    "(self.provider == 'HTTP') == has(self.http) && (self.provider == 'WhatsApp') == has(self.whatsApp) && \
+     (self.provider == 'Telegram') == has(self.telegram) && (self.provider == 'Twilio') == has(self.twilio) && \
+     (self.provider == 'Periskope') == has(self.periskope)"
+)
+.message(
+    "give the settings of the provider, and of no other: http for HTTP, whatsApp for WhatsApp, telegram for Telegram, twilio for \
+     Twilio, periskope for Periskope"
+))]
 pub struct BroadcastChannelSpec {
-    /// Kind of gateway. It says which of the fields below is used.
+    /// Whom messages are sent through. It says which one of the fields below is used.
     pub provider: ProviderName,
-    /// Settings of provider HTTP.
+    /// Settings of provider HTTP: any gateway that takes one JSON request per message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpChannel>,
+    /// Settings of provider `WhatsApp`: a phone number of the `WhatsApp` Cloud API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whats_app: Option<WhatsAppChannel>,
+    /// Settings of provider Telegram: a bot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telegram: Option<TelegramChannel>,
+    /// Settings of provider Twilio: an account, and the number or service that sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twilio: Option<TwilioChannel>,
+    /// Settings of provider Periskope: a phone that is connected to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub periskope: Option<PeriskopeChannel>,
+    /// Certificates, as PEM, of authorities that the provider's certificate may come from, besides the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<KeyRef>,
+    /// Country that phone numbers without a country code are of, such as `ES`, for `WhatsApp`, Twilio and Periskope. Absent: numbers
+    /// must have their country code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 2), regex(pattern = r"^[A-Z]{2}$"))]
+    pub default_region: Option<String>,
+    /// What to do about error codes in the provider's answers to messages, instead of what is usual for them. The first rule that names
+    /// a code decides. A message that may have been taken is no matter of these rules, and neither are codes in receipts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub error_policy: Vec<ErrorRule>,
     /// How much the account may send. Shared by all Broadcasts of this channel.
     #[serde(default)]
     pub limits: Limits,
@@ -55,57 +97,60 @@ pub struct BroadcastChannelSpec {
     pub paused: bool,
 }
 
-/// Kind of gateway.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+/// Whom messages are sent through.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProviderName {
     /// Any gateway that takes one JSON request per message.
     #[serde(rename = "HTTP")]
     Http,
+    /// The `WhatsApp` Cloud API of Meta.
+    WhatsApp,
+    /// The Bot API of Telegram.
+    Telegram,
+    /// The Messages API of Twilio: SMS, MMS and `WhatsApp`.
+    Twilio,
+    /// Periskope: `WhatsApp` chats and groups of a connected phone.
+    Periskope,
 }
 
-/// A gateway that takes one JSON request per message.
-#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpChannel {
-    /// Where messages are posted to. Loopback, link-local and private addresses are refused unless the operator was
-    /// started with `--allow-address` for them. It may not hold a user name or password: use `tokenSecretRef`.
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\]+([/?#]\S*)?$"))]
-    pub url: String,
-    /// Bearer token for the gateway.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_secret_ref: Option<KeyRef>,
-    /// Secret that receipts are signed with (Standard Webhooks). During a rotation the key may hold several secrets,
-    /// separated by white space.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signing_secret_ref: Option<KeyRef>,
-    /// Take receipts without a signature. Anybody who can reach the receipts port can then forge outcomes.
-    #[serde(default)]
-    pub allow_unsigned: bool,
-    /// The gateway drops a second request with the same Idempotency-Key. Then a request without an answer is repeated
-    /// with the same key, up to `retry.maxAttempts` times, instead of being left as Unknown.
-    #[serde(default)]
-    pub idempotent: bool,
-    /// Seconds to wait for an answer.
-    #[serde(default = "HttpChannel::default_timeout")]
-    #[schemars(range(min = 1, max = 60))]
-    pub timeout_seconds: i32,
-}
-
-impl HttpChannel {
-    fn default_timeout() -> i32 {
-        30
-    }
-
-    /// The keys of Secrets that this channel needs.
-    pub fn secrets(&self) -> impl Iterator<Item = &KeyRef> {
-        self.token_secret_ref.iter().chain(&self.signing_secret_ref)
-    }
-
-    /// Whether this channel hears what became of its messages.
+impl ProviderName {
+    /// The name, as in a manifest.
     #[must_use]
-    pub fn has_receipts(&self) -> bool {
-        self.signing_secret_ref.is_some() || self.allow_unsigned
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::WhatsApp => "WhatsApp",
+            Self::Telegram => "Telegram",
+            Self::Twilio => "Twilio",
+            Self::Periskope => "Periskope",
+        }
     }
+}
+
+/// What to do about some error codes.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorRule {
+    /// Codes as the provider gives them, and as the error of a chat shows them.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
+    pub codes: Vec<String>,
+    /// What to do.
+    pub action: ErrorAction,
+}
+
+/// What to do about an error.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum ErrorAction {
+    /// Try again, by the `retry` of the Broadcast.
+    Retry,
+    /// The chat fails.
+    Fail,
+    /// The Broadcast stops; no chat fails.
+    StopBroadcast,
+    /// The channel stops; no chat fails.
+    StopChannel,
+    /// The chat fails, and later Broadcasts of this channel skip it.
+    Suppress,
 }
 
 /// How much an account may send.
@@ -120,6 +165,11 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub burst: Option<i32>,
+    /// Requests per 24 hours at most, second tries included, counted by the hour: the messaging limit of a `WhatsApp` account, for
+    /// example. Absent: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub recipients_per_day: Option<i32>,
     /// Requests that may wait for an answer at the same time.
     #[schemars(range(min = 1, max = 1024))]
     pub max_in_flight: i32,
@@ -127,7 +177,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { messages_per_second: None, burst: None, max_in_flight: 64 }
+        Self { messages_per_second: None, burst: None, recipients_per_day: None, max_in_flight: 64 }
     }
 }
 
@@ -146,11 +196,114 @@ pub struct ChannelStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
-    /// No message is sent before this time, because the gateway asked for it.
+    /// No message is sent before this time, because the gateway asked for it or the limit of the day is used up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<Time>,
+    /// Requests of the last 24 hours, as far as this status knows: it follows within seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub sent_last24_hours: Option<i32>,
+    /// The same by the hour.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub sent_by_hour: Vec<HourCount>,
     /// Broadcasts of this channel that are being sent.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub active_broadcasts: i32,
+}
+
+impl BroadcastChannelSpec {
+    /// A channel of this provider without any settings.
+    #[must_use]
+    pub fn of(provider: ProviderName) -> Self {
+        Self {
+            provider,
+            http: None,
+            whats_app: None,
+            telegram: None,
+            twilio: None,
+            periskope: None,
+            ca_secret_ref: None,
+            default_region: None,
+            error_policy: Vec::new(),
+            limits: Limits::default(),
+            paused: false,
+        }
+    }
+
+    /// The keys of Secrets that messages are sent with.
+    pub fn sending_secrets(&self) -> impl Iterator<Item = &KeyRef> {
+        let Self { http, whats_app, telegram, twilio, periskope, ca_secret_ref, .. } = self;
+        let http = http.iter().flat_map(HttpChannel::sending_secrets);
+        let whats_app = whats_app.iter().map(|whats_app| &whats_app.token_secret_ref);
+        let telegram = telegram.iter().map(|telegram| &telegram.token_secret_ref);
+        let twilio = twilio.iter().map(|twilio| &twilio.auth_token_secret_ref);
+        let periskope = periskope.iter().map(|periskope| &periskope.token_secret_ref);
+        http.chain(whats_app).chain(telegram).chain(twilio).chain(periskope).chain(ca_secret_ref)
+    }
+
+    /// The keys of Secrets that receipts are checked with.
+    pub fn receipt_secrets(&self) -> impl Iterator<Item = &KeyRef> {
+        let Self { http, whats_app, telegram, twilio, periskope, .. } = self;
+        let http = http.iter().filter_map(|http| http.signing_secret_ref.as_ref());
+        let whats_app = whats_app.iter().flat_map(WhatsAppChannel::receipt_secrets);
+        let telegram = telegram.iter().filter_map(|telegram| telegram.webhook_secret_ref.as_ref());
+        let twilio = twilio.iter().map(|twilio| &twilio.auth_token_secret_ref);
+        let periskope = periskope.iter().filter_map(|periskope| periskope.signing_secret_ref.as_ref());
+        http.chain(whats_app).chain(telegram).chain(twilio).chain(periskope)
+    }
+
+    /// Whether this channel hears that its messages were delivered.
+    #[must_use]
+    pub fn hears_of_delivery(&self) -> bool {
+        match self.provider {
+            ProviderName::Http => self.http.as_ref().is_some_and(HttpChannel::has_receipts),
+            ProviderName::WhatsApp => {
+                self.whats_app.as_ref().is_some_and(|whats_app| whats_app.app_secret_ref.is_some())
+            }
+            ProviderName::Telegram => false,
+            ProviderName::Twilio => self.twilio.as_ref().is_some_and(|twilio| twilio.public_url.is_some()),
+            ProviderName::Periskope => {
+                self.periskope.as_ref().is_some_and(|periskope| periskope.signing_secret_ref.is_some())
+            }
+        }
+    }
+
+    /// Whether this channel hears that its messages were read: an SMS never is.
+    #[must_use]
+    pub fn hears_of_reading(&self) -> bool {
+        let is_sms = self.twilio.as_ref().is_some_and(|twilio| !twilio.is_whats_app());
+        self.hears_of_delivery() && !is_sms
+    }
+
+    /// Whether the provider drops a second request with the token of the first.
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.idempotent)
+    }
+
+    /// Seconds that a request waits for its answer.
+    #[must_use]
+    pub fn timeout_seconds(&self) -> i32 {
+        match self.provider {
+            ProviderName::Http => self.http.as_ref().map(|http| http.timeout_seconds),
+            ProviderName::WhatsApp => self.whats_app.as_ref().map(|whats_app| whats_app.timeout_seconds),
+            ProviderName::Telegram => self.telegram.as_ref().map(|telegram| telegram.timeout_seconds),
+            ProviderName::Twilio => self.twilio.as_ref().map(|twilio| twilio.timeout_seconds),
+            ProviderName::Periskope => self.periskope.as_ref().map(|periskope| periskope.timeout_seconds),
+        }
+        .unwrap_or_default()
+    }
+}
+
+/// Messages of one hour.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HourCount {
+    /// When the hour began.
+    pub hour: Time,
+    /// Messages that were sent in it.
+    #[schemars(range(min = 0))]
+    pub sent: i32,
 }

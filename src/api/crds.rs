@@ -5,31 +5,37 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use super::{Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel};
+use super::{Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel, BroadcastSuppression};
 
-/// The four definitions as JSON values, in the order in which they are printed.
+/// The five definitions as JSON values, in the order in which they are printed.
 ///
 /// # Panics
 /// Never: the types are fixed at compile time, and a test runs this.
 #[must_use]
 pub fn values() -> Vec<Value> {
-    let definitions =
-        [Broadcast::crd(), BroadcastChannel::crd(), BroadcastBatch::crd(), BroadcastCampaign::crd()];
+    let definitions = [
+        Broadcast::crd(),
+        BroadcastChannel::crd(),
+        BroadcastBatch::crd(),
+        BroadcastCampaign::crd(),
+        BroadcastSuppression::crd(),
+    ];
     definitions.iter().map(to_value).collect()
 }
 
-/// Names of the four definitions, as `<plural>.<group>`.
+/// Names of the five definitions, as `<plural>.<group>`.
 #[must_use]
-pub fn names() -> [&'static str; 4] {
+pub fn names() -> [&'static str; 5] {
     [
         Broadcast::crd_name(),
         BroadcastChannel::crd_name(),
         BroadcastBatch::crd_name(),
         BroadcastCampaign::crd_name(),
+        BroadcastSuppression::crd_name(),
     ]
 }
 
-/// The four definitions as one YAML stream.
+/// The five definitions as one YAML stream.
 ///
 /// # Panics
 /// Never: see [`values`].

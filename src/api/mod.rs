@@ -8,23 +8,33 @@ mod broadcast;
 mod broadcast_status;
 mod campaign;
 mod channel;
+mod channel_settings;
 mod conditions;
 pub mod crds;
+mod message;
 mod references;
+mod suppression;
 
 pub use batch::{BatchCounts, BatchStatus, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity, Claim};
 pub use broadcast::{
-    Broadcast, BroadcastSpec, Chat, Include, MessageContent, OnUnknown, Pacing, Recipients, RestartFrom,
-    Retry, Source,
+    Broadcast, BroadcastSpec, Chat, Include, OnUnknown, Pacing, Recipients, RestartFrom, Retry, Source,
 };
 pub use broadcast_status::{
     BatchProgress, BroadcastStatus, ChatOutcome, Counts, HoldReason, HoldStatus, Lineage, OutcomeError,
-    OutcomeName, Resolved,
+    OutcomeName, Resolved, StopReason, StopStatus,
 };
 pub use campaign::{BroadcastCampaign, BroadcastCampaignSpec};
-pub use channel::{BroadcastChannel, BroadcastChannelSpec, ChannelStatus, HttpChannel, Limits, ProviderName};
+pub use channel::{
+    BroadcastChannel, BroadcastChannelSpec, ChannelStatus, ErrorAction, ErrorRule, HourCount, Limits,
+    ProviderName,
+};
+pub use channel_settings::{
+    HttpChannel, HttpFormat, HttpHeader, PeriskopeChannel, TelegramChannel, TwilioChannel, WhatsAppChannel,
+};
 pub use conditions::{Condition, ConditionStatus};
+pub use message::{Media, MediaKind, MessageContent, MessageTemplateRef, TextFormat};
 pub use references::{KeyRef, LocalRef, ObjectRef};
+pub use suppression::{BroadcastSuppression, BroadcastSuppressionSpec, SuppressionReason};
 
 /// API group of all kinds.
 pub const GROUP: &str = "broadcast-operator.dev";

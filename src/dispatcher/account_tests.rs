@@ -2,7 +2,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::address_guard::AddressPolicy;
+use crate::api::KeyRef;
 use crate::clock;
+use crate::domain::ids::ObjectKey;
+use crate::providers::SecretValues;
+use refused::REFUSED_RETRY;
 
 const WALL: fn() -> Timestamp = || "2026-11-23T10:00:00Z".parse().expect("time");
 
@@ -30,10 +34,12 @@ fn opened(channel: &BroadcastChannel, token: &str) -> Opened {
     // Another test may have set it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = "127.0.0.0/8".parse().expect("range");
-    let http = channel.spec.http.as_ref().expect("http");
-    let gateway =
-        Gateway::new(http, Some(token), &Arc::new(AddressPolicy::new(vec![loopback]))).expect("gateway");
-    Opened { gateway, token: Some(token.into()) }
+    let policy = Arc::new(AddressPolicy::new(vec![loopback]));
+    let mut secrets = SecretValues::default();
+    secrets.insert(&KeyRef { name: "gateway".into(), key: "token".into() }, token.into());
+    let key = ObjectKey::new("shop", "sms");
+    let gateway = Gateway::new(&key, &channel.spec, &secrets, &policy).expect("gateway");
+    Opened { gateway, secrets, probed: Probed::Unknown }
 }
 
 /// Looks at a channel, reads it if that is wanted, and opens its door.
@@ -43,7 +49,7 @@ fn enter(account: &mut Account, channel: &Arc<BroadcastChannel>, token: &str, no
 }
 
 fn door(account: &mut Account, now: Instant) -> Option<DoorNumber> {
-    account.may_send(0, now).ok().map(|way| way.door)
+    account.may_send(0, now, WALL()).ok().map(|way| way.door)
 }
 
 fn unreachable() -> ChannelEffect {
@@ -84,17 +90,17 @@ fn a_corrected_url_is_used_at_once_and_late_failures_of_the_old_one_do_not_count
     for _ in 0..20 {
         account.feel(old, unreachable(), now, WALL());
     }
-    assert!(matches!(account.health(false, now), Health::Waiting("GatewayUnreachable", _)));
+    assert!(matches!(account.health(false, now, WALL()), Health::Waiting("GatewayUnreachable", _)));
 
     let corrected = at_another_url("uid", 2);
     assert!(account.observe(Some(corrected.clone()), now, WALL()).is_some());
-    assert!(!account.is_open(now), "nothing goes to the old url");
+    assert!(!account.is_open(now, WALL()), "nothing goes to the old url");
     assert_eq!(door(&mut account, now), None, "nothing goes to the old url");
     account.feel(old, unreachable(), now, WALL());
     account.open(Version::of(&corrected), Ok(opened(&corrected, "token")), now);
     account.feel(old, unreachable(), now, WALL());
     assert!(door(&mut account, now).is_some());
-    assert_eq!(account.health(false, now), Health::Ready);
+    assert_eq!(account.health(false, now, WALL()), Health::Ready);
 }
 
 #[test]
@@ -171,4 +177,95 @@ fn a_wait_outlives_the_process_unless_the_spec_was_changed_since() {
         enter(&mut account, &channel("uid", generation, &json!({}), &status), "token", now);
         assert_eq!(door(&mut account, now).is_none(), waits, "generation {generation}");
     }
+}
+
+#[test]
+fn an_account_that_is_restricted_waits_for_a_person_also_in_the_next_process() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    let before = plain("uid", 1);
+    enter(&mut account, &before, "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    let restricted = ChannelEffect::Halt(SenderTrouble::AccountRestricted, "131048: spam".into());
+    account.feel(way, restricted, now, WALL());
+    let much_later = now + Duration::from_secs(86_400);
+    enter(&mut account, &before, "token", much_later);
+    assert_eq!(door(&mut account, much_later), None, "no message tries it again");
+
+    let Health::Stalled(reason, message) = account.health(true, now, WALL()) else {
+        panic!("it needs a person")
+    };
+    assert!(message.contains("131048: spam") && message.contains("spec.paused"), "{message}");
+    let status = json!({"observedGeneration": 1, "conditions": [
+        {"type": "Stalled", "status": "True", "reason": reason, "message": message,
+         "lastTransitionTime": "2026-11-23T10:00:00Z", "observedGeneration": 1},
+    ]});
+    for (generation, is_open) in [(1, false), (2, true)] {
+        let mut next = Account::new();
+        enter(&mut next, &channel("uid", generation, &json!({}), &status), "token", now);
+        assert_eq!(door(&mut next, now).is_some(), is_open, "generation {generation}");
+    }
+}
+
+#[test]
+fn the_limit_of_a_day_holds_over_a_restart_and_says_until_when() {
+    let now = clock::monotonic();
+    let limits = json!({"limits": {"recipientsPerDay": 2}});
+    let mut account = Account::new();
+    enter(&mut account, &channel("uid", 1, &limits, &Value::Null), "token", now);
+    for _ in 0..2 {
+        assert!(door(&mut account, now).is_some());
+        account.take(now, WALL());
+    }
+    assert_eq!(door(&mut account, now), None);
+    let Health::DayIsFull(until) = account.health(true, now, WALL()) else { panic!("the day is full") };
+    assert_eq!(until.to_string(), "2026-11-24T11:00:00Z");
+    let stored = account.day().stored();
+    assert!(account.may_send(0, now, until).is_ok(), "there is room then");
+
+    let status = json!({"observedGeneration": 1, "throttledUntil": until, "conditions": [
+        {"type": "Throttled", "status": "True", "reason": "DailyLimit", "message": "",
+         "lastTransitionTime": "2026-11-23T10:00:00Z", "observedGeneration": 1},
+    ], "sentByHour": stored});
+    let mut next = Account::new();
+    enter(&mut next, &channel("uid", 1, &limits, &status), "token", now);
+    assert_eq!(door(&mut next, now), None);
+}
+
+#[test]
+fn a_throttled_account_goes_on_at_half_its_speed() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    let channel = channel("uid", 1, &json!({"limits": {"messagesPerSecond": 80}}), &Value::Null);
+    enter(&mut account, &channel, "token", now);
+    let later = now + Duration::from_secs(1);
+    let way = door(&mut account, later).expect("should be open");
+    (0..80).for_each(|_| account.take(later, WALL()));
+    account.feel(way, ChannelEffect::Throttle(Some(Duration::from_secs(5))), later, WALL());
+    account.feel(way, ChannelEffect::Throttle(Some(Duration::from_secs(5))), later, WALL());
+    account.feel(way, ChannelEffect::Working, later, WALL());
+    assert!(account.observe(Some(channel), later, WALL()).is_none());
+    assert_eq!(account.second_of_work(500), 40);
+}
+
+#[test]
+fn credentials_that_a_probe_finds_good_again_are_used_at_once() {
+    let now = clock::monotonic();
+    let channel = plain("uid", 1);
+    let probe = |account: &mut Account, probed: Probed, now: Instant| {
+        assert!(account.observe(Some(channel.clone()), now, WALL()).is_some(), "should want to read");
+        let opened = Opened { probed, ..opened(&channel, "token") };
+        account.open(Version::of(&channel), Ok(opened), now);
+        door(account, now).is_some()
+    };
+    let refused = || Probed::Refused(SenderTrouble::AuthenticationFailed, "190".into());
+    let mut account = Account::new();
+    assert!(!probe(&mut account, refused(), now));
+    let soon = now + SECRET_POLL;
+    assert!(account.known_to_be_bad(soon).is_some(), "the provider is not hammered");
+    assert!(!probe(&mut account, Probed::Unknown, soon));
+    let later = now + PROBE_AGAIN;
+    assert!(account.known_to_be_bad(later).is_none());
+    assert!(!probe(&mut account, refused(), later));
+    assert!(probe(&mut account, Probed::Good, later + PROBE_AGAIN));
 }

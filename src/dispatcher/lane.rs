@@ -4,13 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::{Broadcast, BroadcastChannel, OnUnknown};
-use crate::domain::answer::SendPolicy;
+use crate::api::{Broadcast, BroadcastChannel, OnUnknown, StopReason, StopStatus};
+use crate::domain::answer::{BroadcastStop, SendPolicy, Settled};
+use crate::domain::breaker::Breaker;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
-use crate::domain::message::MessageTemplate;
+use crate::domain::message::{MAX_TEXT, MessageTemplate};
 use crate::domain::outcome::Row;
 use crate::domain::rate::RateLimit;
 use crate::domain::summary::PageSummary;
+use crate::domain::text::cut_to_line;
 use crate::ledger::{ClaimedRow, PlannedWindow, RecordedClaim};
 use crate::observed::Observed;
 
@@ -27,6 +29,10 @@ pub(super) struct Lane {
     pub(super) rate: Option<RateLimit>,
     windows: HashMap<usize, Window>,
     resting: HashMap<usize, Instant>,
+    generation: Option<i64>,
+    /// What stops it, also while nothing in its status says so yet.
+    stop: Option<StopStatus>,
+    breaker: Breaker,
 }
 
 enum Window {
@@ -59,7 +65,8 @@ impl Lane {
     /// A lane without windows. `None` when the Broadcast is not sealed.
     pub(super) fn new(broadcast: &Broadcast, key: ObjectKey) -> Option<Self> {
         let resolved = broadcast.status.as_ref()?.resolved.as_ref()?;
-        let template = MessageTemplate::parse(&resolved.message.text)
+        // Planning has held every text against what the channel takes.
+        let template = MessageTemplate::parse(&resolved.message, MAX_TEXT)
             .inspect_err(|error| tracing::error!(broadcast = %key, %error, "sealed message cannot be read"))
             .ok()?;
         let policy = SendPolicy { retry: broadcast.spec.retry, resend: false, idempotent: false };
@@ -71,6 +78,9 @@ impl Lane {
             rate: None,
             windows: HashMap::new(),
             resting: HashMap::new(),
+            generation: broadcast.metadata.generation,
+            stop: None,
+            breaker: Breaker::default(),
         })
     }
 
@@ -81,8 +91,7 @@ impl Lane {
         channel: Option<&BroadcastChannel>,
         now: Instant,
     ) {
-        let idempotent =
-            channel.and_then(|channel| channel.spec.http.as_ref()).is_some_and(|http| http.idempotent);
+        let idempotent = channel.is_some_and(|channel| channel.spec.is_idempotent());
         let resend = idempotent || broadcast.spec.on_unknown == OnUnknown::Resend;
         self.follow(SendPolicy { retry: broadcast.spec.retry, resend, idempotent });
         let pace = broadcast.spec.pacing.and_then(|pacing| u32::try_from(pacing.messages_per_second).ok());
@@ -91,9 +100,46 @@ impl Lane {
             (Some(pace), Some(rate)) => rate.set(pace, None, now),
             (Some(pace), rate @ None) => *rate = Some(RateLimit::new(pace, None, now)),
         }
+        if self.generation != broadcast.metadata.generation {
+            self.generation = broadcast.metadata.generation;
+            if self.stop.take().is_some() {
+                self.breaker.reset();
+            }
+        }
+        let counts = broadcast.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
+        if counts.sent + counts.delivered + counts.read > 0 {
+            self.breaker.prove();
+        }
         if !is_sending(broadcast, &self.uid) {
             self.drop_unsent();
         }
+    }
+
+    /// Takes in what an answer means for the whole Broadcast. Returns what is to be stored when it stops by that.
+    pub(super) fn judge(&mut self, settled: &Settled) -> Option<StopStatus> {
+        let failed = settled.row.as_ref().filter(|row| !settled.is_opt_out && self.breaker.note(row));
+        let (reason, code, message) = match (&settled.stop, failed) {
+            (Some(BroadcastStop { reason, code, detail }), _) => (*reason, code, detail),
+            (None, Some(row)) => (StopReason::FirstMessagesFailed, &row.code, &row.detail),
+            (None, None) => return None,
+        };
+        self.drop_unsent();
+        if self.is_stopped() {
+            return None;
+        }
+        let stop = StopStatus {
+            reason,
+            code: cut_to_line(code, 64),
+            message: cut_to_line(message, 160),
+            observed_generation: self.generation.unwrap_or_default(),
+        };
+        self.stop = Some(stop.clone());
+        Some(stop)
+    }
+
+    /// Whether it stopped by itself, and nobody has changed its spec since.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_some()
     }
 
     /// Treats answers by this policy from now on. Rows that it would not send are forgotten: when their claim is released
@@ -281,7 +327,11 @@ impl Lane {
 /// never does again, also when Unknown chats could be sent to again by what its channel says since.
 pub(super) fn is_sending(broadcast: &Broadcast, uid: &BroadcastUid) -> bool {
     let ended = broadcast.status.as_ref().is_some_and(|status| {
-        status.restarted_by.is_some() || status.completion_time.is_some() || status.hold.is_some()
+        let stopped = status.stop.as_ref().map(|stop| stop.observed_generation);
+        status.restarted_by.is_some()
+            || status.completion_time.is_some()
+            || status.hold.is_some()
+            || (stopped.is_some() && stopped == broadcast.metadata.generation)
     });
     let same = broadcast.metadata.uid.as_deref() == Some(uid.as_str());
     same && !broadcast.spec.paused && broadcast.metadata.deletion_timestamp.is_none() && !ended

@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,8 @@ pub struct Context {
     pub pulse: Pulse,
     /// What is counted.
     pub metrics: Metrics,
+    /// For events.
+    pub recorder: Recorder,
 }
 
 /// Longest time in which a loop goes round once, in case a signal was missed, and as a sign of life.

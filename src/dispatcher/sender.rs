@@ -133,13 +133,10 @@ impl Sender {
         }
         let active = self.lanes.iter().filter(|lane| !lane.is_idle()).count();
         match &channel {
-            Some(channel) => self.status.show(
-                channel,
-                &self.account.health(!self.lanes.is_empty(), now),
-                active,
-                now,
-                wall,
-            ),
+            Some(channel) => {
+                let health = self.account.health(!self.lanes.is_empty(), now, wall);
+                self.status.show(channel, &health, active, self.account.day(), now, wall);
+            }
             None => self.status.forget(),
         }
         if !self.may_begin(now) {
@@ -148,9 +145,12 @@ impl Sender {
     }
 
     /// Whether anything may be claimed or sent, as far as the channel and this replica are concerned.
-    fn may_begin(&self, now: Instant) -> bool {
+    fn may_begin(&mut self, now: Instant) -> bool {
         let is_blind = self.context.observed.blind(&self.key.namespace).is_some();
-        !self.is_ending && !is_blind && self.context.leases.holds(&self.tenure) && self.account.is_open(now)
+        !self.is_ending
+            && !is_blind
+            && self.context.leases.holds(&self.tenure)
+            && self.account.is_open(now, clock::now())
     }
 
     fn look_at_broadcasts(&mut self, channel: Option<&BroadcastChannel>, now: Instant) {
@@ -241,7 +241,7 @@ impl Sender {
             if !ready.is_zero() {
                 return wakes.min(ready);
             }
-            match self.account.may_send(self.in_flight, now) {
+            match self.account.may_send(self.in_flight, now, clock::now()) {
                 Ok(way) => self.send_one(way, now),
                 Err(wait) => return wakes.min(wait.unwrap_or(LONGEST_WAIT)),
             }
@@ -262,7 +262,7 @@ impl Sender {
             return;
         }
         let Some((page, claimed)) = self.lanes[turn].take(now) else { return };
-        self.account.take(now);
+        self.account.take(now, clock::now());
         self.in_flight += 1;
         self.spawn_send(way, turn, page, claimed);
     }
@@ -291,6 +291,7 @@ impl Sender {
                     lane.recorded(page, was_last);
                 }
             }
+            Event::StopStored => {}
             Event::Recovered { page, result } => {
                 self.recovering.remove(&page);
                 if let Err(error) = result {
@@ -337,7 +338,7 @@ impl Sender {
         let Answered { token, before, door, answer } = answered;
         let wall = clock::now();
         self.in_flight -= 1;
-        if let Some(Answer::Accepted { message_id }) = &answer
+        if let Some(Answer::Accepted { message_id, .. }) = &answer
             && !message_id.is_empty()
         {
             // Its receipt may come before the row is recorded.
@@ -349,10 +350,15 @@ impl Sender {
             lane.answered(token.page, token.row, None, now);
             return;
         };
-        let (result, effect) = lane.policy.settle(&before, answer, wall);
-        lane.answered(token.page, token.row, result.clone(), now);
-        self.context.metrics.answered(&self.key, result.as_ref().map(|row| row.outcome));
-        self.account.feel(door, effect, now, wall);
+        let settled = lane.policy.settle(&before, answer, wall);
+        let stop = lane.judge(&settled);
+        lane.answered(token.page, token.row, settled.row.clone(), now);
+        let (key, uid) = (lane.key.clone(), lane.uid.clone());
+        self.context.metrics.answered(&self.key, settled.row.as_ref().map(|row| row.outcome));
+        self.account.feel(door, settled.effect, now, wall);
+        if let Some(stop) = stop {
+            self.spawn_stop(key, uid, stop);
+        }
     }
 
     /// The Broadcast of a lane, in the version of its spec by which it may be claimed from.
@@ -383,6 +389,7 @@ impl Sender {
                 && !is_held(broadcast)
         };
         !brake
+            && !lane.is_stopped()
             && self.context.leases.holds(&self.tenure)
             && observed.blind(&self.key.namespace).is_none()
             && observed.broadcast(&lane.key).is_some_and(|b| is_wanted(&b))

@@ -4,19 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Resource};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::Context;
 use super::account::Version;
-use crate::api::{BroadcastChannel, ChannelStatus};
+use crate::api::{BroadcastChannel, ChannelStatus, Condition};
 use crate::cluster::within;
-use crate::domain::channel_verdict::{Health, channel_status};
+use crate::domain::channel_verdict::{Health, OPENING, channel_status};
+use crate::domain::day_count::DayCount;
 use crate::domain::ids::ObjectKey;
+use crate::events;
 
 /// Between two writes of one channel's status: people look at it, nothing decides by it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two writes for the number of messages alone: each wakes everybody who watches channels.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What was to be shown, and on which version of the channel that was compared with what stands there: a later version may
 /// be that of an earlier write, or of somebody who changed the status.
@@ -49,6 +55,7 @@ impl StatusWriter {
         channel: &BroadcastChannel,
         health: &Health,
         active: usize,
+        sent: &mut DayCount,
         now: Instant,
         wall: Timestamp,
     ) {
@@ -58,7 +65,13 @@ impl StatusWriter {
             health: health.clone(),
             active,
         };
-        if self.shown.as_ref() == Some(&wanted) && !self.is_behind {
+        // Where a limit hangs on it, a crash should forget little of it.
+        let is_limited = channel.spec.limits.recipients_per_day.is_some();
+        let interval = if is_limited { WRITE_INTERVAL } else { COUNT_INTERVAL };
+        let is_count_due = self.last.is_none_or(|last| now >= last + interval);
+        let shown = channel.status.as_ref();
+        let is_same_count = shown.is_some_and(|status| status.sent_by_hour == sent.stored());
+        if self.shown.as_ref() == Some(&wanted) && !self.is_behind && (is_same_count || !is_count_due) {
             return;
         }
         self.is_behind = true;
@@ -66,10 +79,13 @@ impl StatusWriter {
         if too_early || self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             return;
         }
-        let status = channel_status(channel, health, active, wall);
+        let status = channel_status(channel, health, active, sent, wall);
         self.shown = Some(wanted);
         // It stays behind until the cache shows what was written: a conflict is mended by the next round.
-        self.is_behind = channel.status.as_ref() != Some(&status);
+        self.is_behind = shown.is_none_or(|shown| match is_count_due {
+            true => *shown != status,
+            false => without_count(shown) != without_count(&status),
+        });
         if self.is_behind {
             self.last = Some(now);
             self.writing =
@@ -102,11 +118,27 @@ impl StatusWriter {
     }
 }
 
+fn without_count(status: &ChannelStatus) -> ChannelStatus {
+    ChannelStatus { sent_last24_hours: None, sent_by_hour: Vec::new(), ..status.clone() }
+}
+
 async fn write(context: Arc<Context>, key: ObjectKey, channel: BroadcastChannel, status: ChannelStatus) {
     let api: Api<BroadcastChannel> = Api::namespaced(context.client.clone(), &key.namespace);
+    let before = channel.clone();
     let next = BroadcastChannel { status: Some(status), ..channel };
     match within(api.replace_status(&key.name, &PostParams::default(), &next)).await {
-        Ok(_) => {}
+        Ok(written) => {
+            let conditions = |channel: &BroadcastChannel| {
+                channel.status.as_ref().map_or(&[][..], |status| &status.conditions).to_vec()
+            };
+            // Whoever takes a channel over opens it first: that is no news.
+            if Condition::find(&conditions(&written), "Ready").is_some_and(|ready| ready.reason == OPENING) {
+                return;
+            }
+            let span = tracing::info_span!("channel", namespace = key.namespace, channel = key.name);
+            let (before, after) = (conditions(&before), conditions(&written));
+            events::tell(&context.recorder, &written.object_ref(&()), &before, &after).instrument(span).await;
+        }
         Err(error) if error.is_conflict() || error.is_not_found() => {}
         Err(error) => tracing::warn!(channel = %key, %error, "failed to write the status of a channel"),
     }

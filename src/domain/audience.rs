@@ -6,19 +6,15 @@ mod quotes;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::chat::{ChatRules, MAX_CHAT};
 use super::page::Recipient;
 use super::page_csv::bytes_of;
-use super::text::is_invisible;
 use crate::api::Chat;
 
 pub use paging::{MAX_PAGE_ROWS, digest, pages};
 
 /// Rows of an audience at most: 4,000 pages, which is what an API server keeps without trouble.
 pub const MAX_ROWS: usize = 1_000_000;
-/// Longest chat id, in characters.
-const MAX_CHAT: usize = 128;
-/// Digits of a phone number or numeric chat id: E.164 has 15 at most, Telegram ids 16.
-const CHAT_DIGITS: std::ops::RangeInclusive<usize> = 3..=20;
 /// Longest value of a parameter, in characters.
 const MAX_VALUE: usize = 1024;
 /// Most parameter names of an audience: each is a column of its pages.
@@ -26,6 +22,8 @@ const MAX_PARAMS: usize = 32;
 /// Most bytes of all values of a recipient, as they stand in a page: far more than a text has room for, and little enough
 /// for one row to fit into a page.
 const MAX_VALUES: usize = 32 * 1024;
+/// Why a chat is not sent to that is in the audience already.
+pub(super) const DUPLICATE: &str = "Duplicate: the chat is in the audience already";
 /// Columns that can hold the chat. With two of them it would be a guess which one does.
 const CHAT_COLUMNS: [&str; 3] = ["chat", "id", "phone"];
 
@@ -116,12 +114,19 @@ impl AudienceError {
 /// Collects an audience from several sources.
 #[derive(Debug, Default)]
 pub struct Audience {
+    rules: ChatRules,
     recipients: Vec<Recipient>,
     seen: HashSet<String>,
     params: BTreeSet<String>,
 }
 
 impl Audience {
+    /// An audience without anybody in it, of a channel with these rules. By default, of a gateway.
+    #[must_use]
+    pub fn new(rules: ChatRules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// Adds inline chats.
     ///
     /// # Errors
@@ -207,8 +212,9 @@ impl Audience {
     }
 
     fn add(&mut self, chat: &str, params: BTreeMap<String, String>) -> Result<(), AudienceError> {
-        let Some(normal) = normalise(chat) else {
-            return self.push(shown(chat), "InvalidChat: not a phone number or chat id".into(), params);
+        let normal = match self.rules.normalise(chat) {
+            Ok(normal) => normal,
+            Err(problem) => return self.push(shown(chat), problem.to_string(), params),
         };
         let values = || params.values().map(String::as_str);
         if values().any(|value| value.chars().count() > MAX_VALUE) {
@@ -219,8 +225,8 @@ impl Audience {
             let reason = format!("ParametersTooLong: at most {} KiB together", MAX_VALUES / 1024);
             return self.push(normal, reason, BTreeMap::new());
         }
-        if !self.seen.insert(normal.clone()) {
-            return self.push(normal, "Duplicate: the chat is in the audience already".into(), params);
+        if !self.seen.insert(self.rules.identity(&normal).into_owned()) {
+            return self.push(normal, DUPLICATE.into(), params);
         }
         self.push(normal, String::new(), params)
     }
@@ -317,45 +323,6 @@ fn delimiter_of(text: &str) -> u8 {
     // Some programs end lines with a carriage return alone.
     let first = text.split(['\n', '\r']).find(|line| !line.trim().is_empty()).unwrap_or_default();
     [b',', b';', b'\t'].into_iter().find(|delimiter| first.contains(char::from(*delimiter))).unwrap_or(b',')
-}
-
-/// A chat in the one form in which it is sent and compared, or `None` when it is none. Phone numbers become their digits
-/// (`+1 (555) 123-0001`, `001 555 1230001` and `15551230001` are one chat); ids of chat networks stay as they are. The
-/// one form of a chat is that of its one form too.
-#[must_use]
-pub fn normalise(chat: &str) -> Option<String> {
-    let chat = chat.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
-    if is_spreadsheet_remains(chat) {
-        return None;
-    }
-    let looks_like_phone = !chat.starts_with('-')
-        && chat.chars().all(|c| c.is_ascii_digit() || " +-().\u{a0}".contains(c) || is_invisible(c))
-        && chat.contains(|c: char| c.is_ascii_digit());
-    if looks_like_phone {
-        let digits: String = chat.chars().filter(char::is_ascii_digit).collect();
-        // No country code begins with a zero.
-        let digits = digits.trim_start_matches("00");
-        return CHAT_DIGITS.contains(&digits.len()).then(|| digits.to_owned());
-    }
-    let is_id = !chat.is_empty()
-        && chat.chars().count() <= MAX_CHAT
-        && chat.chars().any(char::is_alphanumeric)
-        && !chat.contains(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c));
-    is_id.then(|| chat.to_owned())
-}
-
-/// What spreadsheets and exports leave where a number was: a float (`15550100001.0`, `1.555E+10`), a formula, a text mark,
-/// or a word for nothing. Any of them would be another chat, or nobody's.
-fn is_spreadsheet_remains(chat: &str) -> bool {
-    let ends_as_float = chat.rsplit_once('.').is_some_and(|(whole, fraction)| {
-        fraction.len() == 1 && !whole.is_empty() && chat.chars().all(|c| c.is_ascii_digit() || c == '.')
-    });
-    let is_scientific = chat.contains(['e', 'E'])
-        && chat.starts_with(|c: char| c.is_ascii_digit())
-        && chat.parse::<f64>().is_ok();
-    let is_word =
-        ["n/a", "#n/a", "na", "nan", "null", "none", "unknown"].contains(&chat.to_lowercase().as_str());
-    ends_as_float || is_scientific || is_word || chat.starts_with(['=', '\''])
 }
 
 /// What a row shows of a chat that is none.

@@ -99,8 +99,8 @@ pub fn refusal(campaign: &BroadcastCampaign) -> String {
         None => format!("as long as that Broadcast is there, and {retention_seconds} s more"),
     };
     format!(
-        "campaign {key} was sent by Broadcast {} from {} on: nothing is sent. The key is kept {until}. To send it again all \
-         the same, give this Broadcast another spec.campaignKey, or free the key: kubectl -n {} delete bcp {}",
+        "campaign {key} was taken by Broadcast {} at {}, and may have been sent since: nothing is sent. The key is kept \
+         {until}. To send it all the same, give this Broadcast another spec.campaignKey, or free the key: kubectl -n {} delete bcp {}",
         broadcast.name,
         start_time.0,
         campaign.metadata.namespace.as_deref().unwrap_or_default(),
@@ -155,9 +155,7 @@ mod tests {
         used.metadata.namespace = Some("shop".into());
         let text = refusal(&used);
         for part in [
-            "campaign spring",
-            "Broadcast sale",
-            "1970-01-01T00:00:00Z",
+            "campaign spring was taken by Broadcast sale at 1970-01-01T00:00:00Z, and may have been sent since",
             "2592000 s more",
             "another spec.campaignKey",
         ] {

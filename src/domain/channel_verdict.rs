@@ -4,7 +4,14 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::Conditions;
+use super::day_count::DayCount;
 use crate::api::{BroadcastChannel, ChannelStatus};
+
+/// Reason of Throttled when the channel's own limit of the day is used up.
+pub const DAILY_LIMIT: &str = "DailyLimit";
+
+/// Reason of Ready while nothing is known of the account yet.
+pub const OPENING: &str = "Opening";
 
 /// How an account stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +22,8 @@ pub enum Health {
     Ready,
     /// The gateway asked to wait until this time.
     Throttled(Timestamp),
+    /// The limit of the day is used up until this time.
+    DayIsFull(Timestamp),
     /// It is tried again by itself, for this reason and with this message.
     Waiting(&'static str, String),
     /// It needs a person, for this reason and with this message.
@@ -27,6 +36,7 @@ pub fn channel_status(
     channel: &BroadcastChannel,
     health: &Health,
     active: usize,
+    sent: &mut DayCount,
     now: Timestamp,
 ) -> ChannelStatus {
     let generation = channel.metadata.generation.unwrap_or_default();
@@ -41,11 +51,15 @@ pub fn channel_status(
             "spec.paused is true: no Broadcast of this channel sends",
         ),
         Health::Ready => conditions.with("Ready", true, "Ready", "messages can be sent"),
-        Health::Opening => in_progress(conditions, "Opening", "reading settings and credentials"),
+        Health::Opening => in_progress(conditions, OPENING, "reading settings and credentials"),
         Health::Throttled(_) => {
             let message =
                 "the gateway asked to wait; status.throttledUntil says how long; no chat fails by it";
             in_progress(conditions, "Throttled", message).with("Throttled", true, "RateLimited", message)
+        }
+        Health::DayIsFull(_) => {
+            let message = "spec.limits.recipientsPerDay is used up; status.throttledUntil says until when; no chat fails by it";
+            in_progress(conditions, DAILY_LIMIT, message).with("Throttled", true, DAILY_LIMIT, message)
         }
         Health::Waiting(reason, message) => in_progress(conditions, reason, message),
         Health::Stalled(reason, message) => {
@@ -59,13 +73,15 @@ pub fn channel_status(
         if paused { "spec.paused is true" } else { "spec.paused is false" },
     );
     let throttled_until = match health {
-        Health::Throttled(until) => Some(Time(*until)),
+        Health::Throttled(until) | Health::DayIsFull(until) => Some(Time(*until)),
         _ => None,
     };
     ChannelStatus {
         observed_generation: generation,
         conditions: conditions.build(),
         throttled_until,
+        sent_last24_hours: Some(i32::try_from(sent.total(now)).unwrap_or(i32::MAX)),
+        sent_by_hour: sent.stored(),
         active_broadcasts: i32::try_from(active).unwrap_or(i32::MAX),
     }
 }

@@ -1,14 +1,25 @@
-//! The message of a Broadcast: a template, made into a text for each recipient.
+//! The message of a Broadcast: texts with the recipient's parameters in them, made into what one recipient gets.
 
+mod markdown;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
+use super::content::{Content, MediaContent, TemplateContent};
 use super::page::Recipient;
+use crate::api::{MessageContent, TextFormat};
 
 /// Longest text that is sent, in characters: the limit of Telegram and of `WhatsApp`'s free texts.
 pub const MAX_TEXT: usize = 4096;
+/// Longest value of a template's parameter, name of a file and url, in characters.
+const MAX_PARAMETER: usize = 1024;
+const MAX_FILE_NAME: usize = 240;
+const MAX_URL: usize = 2048;
 /// Work for one text. A step of the template costs one, and 64 bytes that it makes, also on the way, cost one: a message
 /// with fifty parameters needs a few hundred, and a loop without end is stopped after milliseconds and 3 MB.
 const FUEL: u64 = 50_000;
@@ -19,20 +30,25 @@ const MAX_TEXT_BYTES: usize = 4 * MAX_TEXT;
 /// one takes some dozens.
 const AUDIENCE_FUEL: u64 = 1_000_000_000;
 
-const NAME: &str = "message";
-
 /// A message that cannot be sent as it stands.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MessageError {
     /// The template is not valid.
-    #[error("message.text is no valid template: {0}")]
-    InvalidTemplate(String),
+    #[error("{part} is no valid template: {problem}")]
+    InvalidTemplate {
+        /// The field of the message.
+        part: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Recipients lack a parameter.
     #[error(
-        "message.text uses {{{{ {variable} }}}}, which {rows} of the recipients do not have (first: row {first_row}): add the \
+        "{part} uses {{{{ {variable} }}}}, which {rows} of the recipients do not have (first: row {first_row}): add the \
          column to the audience, or write {{{{ {variable} | default(\"…\") }}}}"
     )]
     MissingParameter {
+        /// The field of the message.
+        part: String,
         /// The parameter.
         variable: String,
         /// Recipients without it.
@@ -41,8 +57,10 @@ pub enum MessageError {
         first_row: usize,
     },
     /// The text of a recipient cannot be sent.
-    #[error("the text for the recipient in row {row} {problem}")]
+    #[error("{part} for the recipient in row {row} {problem}")]
     UnsendableText {
+        /// The field of the message.
+        part: String,
         /// The recipient, counted from 1.
         row: usize,
         /// What is wrong with its text.
@@ -50,10 +68,12 @@ pub enum MessageError {
     },
     /// The template does more than a message needs.
     #[error(
-        "message.text takes too much work to be made into a text (first: row {row}): take loops over big ranges and repeated \
+        "{part} takes too much work to be made into a text (first: row {row}): take loops over big ranges and repeated \
          texts out of it"
     )]
     TooMuchWork {
+        /// The field of the message.
+        part: String,
         /// The recipient, counted from 1.
         row: usize,
     },
@@ -64,7 +84,7 @@ impl MessageError {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::InvalidTemplate(_) => "InvalidTemplate",
+            Self::InvalidTemplate { .. } => "InvalidTemplate",
             Self::MissingParameter { .. } => "MissingParameter",
             Self::UnsendableText { .. } => "InvalidText",
             Self::TooMuchWork { .. } => "TemplateTooComplex",
@@ -72,64 +92,82 @@ impl MessageError {
     }
 }
 
-/// A message, ready to be made into texts.
+/// A message, ready to be made for its recipients.
 #[derive(Clone, Debug)]
 pub struct MessageTemplate {
-    text: String,
-    /// Absent for a text without any template in it.
-    environment: Option<Environment<'static>>,
+    message: MessageContent,
+    environment: Environment<'static>,
+    /// Longest text or caption, in characters.
+    max_text: usize,
 }
 
 impl MessageTemplate {
-    /// Reads a template.
+    /// Reads a message, whose text or caption may have so many characters.
     ///
     /// # Errors
-    /// When its syntax is wrong.
-    pub fn parse(text: &str) -> Result<Self, MessageError> {
-        let plain = !["{{", "{%", "{#"].iter().any(|mark| text.contains(mark));
-        if plain {
-            return Ok(Self { text: text.to_owned(), environment: None });
-        }
+    /// When the syntax of one of its parts is wrong.
+    pub fn parse(message: &MessageContent, max_text: usize) -> Result<Self, MessageError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        let format = message.format;
+        // The other parts are values and have no markup.
+        environment.set_auto_escape_callback(move |part| match format {
+            TextFormat::Html if part == TEXT => AutoEscape::Html,
+            TextFormat::MarkdownV2 if part == TEXT => markdown::ESCAPE,
+            _ => AutoEscape::None,
+        });
+        environment.set_formatter(markdown::format);
         environment.set_fuel(Some(FUEL));
-        environment
-            .add_template_owned(NAME, text.to_owned())
-            .map_err(|error| MessageError::InvalidTemplate(one_line(&error)))?;
-        Ok(Self { text: text.to_owned(), environment: Some(environment) })
+        let mut template = Self { message: message.clone(), environment, max_text };
+        for part in template.parts() {
+            if let Some(text) = template.source(&part).filter(|text| has_marks(text)).map(str::to_owned) {
+                template
+                    .environment
+                    .add_template_owned(part.clone(), text)
+                    .map_err(|error| MessageError::InvalidTemplate { part, problem: one_line(&error) })?;
+            }
+        }
+        Ok(template)
     }
 
-    /// The text for one recipient. Row numbers in errors are those of `row`, counted from 0.
+    /// The message for one recipient. Row numbers in errors are those of `row`, counted from 0.
     ///
     /// # Errors
-    /// When the recipient lacks a parameter, the text is empty or too long, or takes too much work.
-    pub fn render(&self, row: usize, params: &BTreeMap<String, String>) -> Result<String, MessageError> {
-        let Some(environment) = &self.environment else { return Ok(self.text.clone()) };
-        let template = environment.get_template(NAME).expect("should have the template that was added");
-        let unsendable = |problem: String| MessageError::UnsendableText { row: row + 1, problem };
-        let too_long = || unsendable(format!("has more than {MAX_TEXT} characters"));
-        let mut text = BoundedText::default();
-        template.render_captured_to(params, &mut text).map_err(|error| match error.kind() {
-            ErrorKind::UndefinedError => self.missing(row, params),
-            ErrorKind::OutOfFuel => MessageError::TooMuchWork { row: row + 1 },
-            ErrorKind::WriteFailure => too_long(),
-            ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => {
-                MessageError::InvalidTemplate(one_line(&error))
-            }
-            _ => unsendable(format!("cannot be made: {}", one_line(&error))),
-        })?;
-        let text = String::from_utf8(text.0).expect("should be text, as templates and parameters are");
-        if text.trim().is_empty() {
-            return Err(unsendable("is empty".into()));
-        }
-        if text.chars().count() > MAX_TEXT {
-            return Err(too_long());
-        }
-        Ok(text)
+    /// When the recipient lacks a parameter, a part is empty or too long, or takes too much work.
+    pub fn render(&self, row: usize, params: &BTreeMap<String, String>) -> Result<Content, MessageError> {
+        let MessageContent { text, format, template, media } = &self.message;
+        let part = |name: &str, max: usize| self.part(name, max, row, params);
+        let text = match text {
+            Some(_) => part(TEXT, self.max_text)?,
+            None => String::new(),
+        };
+        let template = template.as_ref().map(|template| {
+            let parameters = template.parameters.keys().map(|name| {
+                let value = part(&parameter(name), MAX_PARAMETER)?;
+                Ok((name.clone(), value))
+            });
+            let buttons = template.button_parameters.keys().map(|number| {
+                let value = part(&button(number), MAX_PARAMETER)?;
+                Ok((number.parse().unwrap_or_default(), value))
+            });
+            Ok(TemplateContent {
+                name: template.name.clone(),
+                language: template.language.clone().unwrap_or_default(),
+                parameters: parameters.collect::<Result<_, _>>()?,
+                buttons: buttons.collect::<Result<_, _>>()?,
+            })
+        });
+        let media = media.as_ref().map(|media| {
+            let file_name = match media.file_name {
+                Some(_) => part(FILE_NAME, MAX_FILE_NAME)?,
+                None => String::new(),
+            };
+            Ok(MediaContent { kind: media.kind, url: part(URL, MAX_URL)?, file_name })
+        });
+        Ok(Content { text, format: *format, template: template.transpose()?, media: media.transpose()? })
     }
 
-    /// Checks that every recipient that is not skipped gets a text.
+    /// Checks that every recipient that is not skipped gets a message.
     ///
     /// # Errors
     /// The first problem, with the number of recipients that lack the same parameter.
@@ -137,22 +175,18 @@ impl MessageTemplate {
         &self,
         recipients: &(impl Iterator<Item = &'a Recipient> + Clone),
     ) -> Result<(), MessageError> {
-        if self.environment.is_none() {
-            return Ok(());
-        }
         let mut bounded = self.clone();
-        if let Some(environment) = &mut bounded.environment {
-            let rows = u64::try_from(recipients.clone().count()).unwrap_or(u64::MAX);
-            environment.set_fuel(Some((AUDIENCE_FUEL / rows.max(1)).min(FUEL)));
-        }
+        let rows = u64::try_from(recipients.clone().count()).unwrap_or(u64::MAX);
+        bounded.environment.set_fuel(Some((AUDIENCE_FUEL / rows.max(1)).min(FUEL)));
+        let is_the_same_for_all = self.environment.templates().next().is_none();
         let rows = || recipients.clone().enumerate().filter(|(_, recipient)| recipient.skip.is_empty());
-        for (row, recipient) in rows() {
+        for (row, recipient) in rows().take(if is_the_same_for_all { 1 } else { usize::MAX }) {
             match bounded.render(row, &recipient.params) {
                 Ok(_) => {}
-                Err(MessageError::MissingParameter { variable, first_row, .. }) => {
+                Err(MessageError::MissingParameter { part, variable, first_row, .. }) => {
                     let lacking =
                         rows().filter(|(_, recipient)| !recipient.params.contains_key(&variable)).count();
-                    return Err(MessageError::MissingParameter { variable, rows: lacking, first_row });
+                    return Err(MessageError::MissingParameter { part, variable, rows: lacking, first_row });
                 }
                 Err(error) => return Err(error),
             }
@@ -160,18 +194,100 @@ impl MessageTemplate {
         Ok(())
     }
 
-    fn missing(&self, row: usize, params: &BTreeMap<String, String>) -> MessageError {
-        let absent = self.variables().into_iter().find(|variable| !params.contains_key(variable));
-        let variable = absent.unwrap_or_else(|| "a variable".into());
-        MessageError::MissingParameter { variable, rows: 1, first_row: row + 1 }
+    /// Names of the parts that may hold parameters.
+    fn parts(&self) -> Vec<String> {
+        let template = self.message.template.iter();
+        let parameters =
+            template.clone().flat_map(|template| template.parameters.keys()).map(|name| parameter(name));
+        let buttons =
+            template.flat_map(|template| template.button_parameters.keys()).map(|number| button(number));
+        [TEXT, URL, FILE_NAME].into_iter().map(str::to_owned).chain(parameters).chain(buttons).collect()
     }
 
-    fn variables(&self) -> BTreeSet<String> {
-        let template = self.environment.as_ref().and_then(|environment| environment.get_template(NAME).ok());
+    /// A part as it stands in the message.
+    fn source(&self, part: &str) -> Option<&str> {
+        let MessageContent { text, template, media, .. } = &self.message;
+        match part {
+            TEXT => text.as_deref(),
+            URL => media.as_ref().map(|media| media.url.as_str()),
+            FILE_NAME => media.as_ref().and_then(|media| media.file_name.as_deref()),
+            part => {
+                let template = template.as_ref()?;
+                let (parameters, name) = match part.strip_prefix(PARAMETERS) {
+                    Some(name) => (&template.parameters, name),
+                    None => (&template.button_parameters, part.strip_prefix(BUTTONS)?),
+                };
+                parameters.get(name).map(String::as_str)
+            }
+        }
+    }
+
+    /// A part as this recipient gets it.
+    fn part(
+        &self,
+        part: &str,
+        max: usize,
+        row: usize,
+        params: &BTreeMap<String, String>,
+    ) -> Result<String, MessageError> {
+        let unsendable =
+            |problem: String| MessageError::UnsendableText { part: part.to_owned(), row: row + 1, problem };
+        let too_long = || unsendable(format!("has more than {max} characters"));
+        let made = match self.environment.get_template(part) {
+            Err(_) => Cow::Borrowed(self.source(part).unwrap_or_default()),
+            Ok(template) => {
+                let mut text = BoundedText::default();
+                template.render_captured_to(params, &mut text).map_err(|error| match error.kind() {
+                    ErrorKind::UndefinedError => self.missing(part, row, params),
+                    ErrorKind::OutOfFuel => MessageError::TooMuchWork { part: part.to_owned(), row: row + 1 },
+                    ErrorKind::WriteFailure => too_long(),
+                    ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => {
+                        MessageError::InvalidTemplate { part: part.to_owned(), problem: one_line(&error) }
+                    }
+                    _ => unsendable(format!("cannot be made: {}", one_line(&error))),
+                })?;
+                let text =
+                    String::from_utf8(text.0).expect("should be text, as templates and parameters are");
+                if text.trim().is_empty() {
+                    return Err(unsendable("is empty".into()));
+                }
+                Cow::Owned(text)
+            }
+        };
+        if made.chars().count() > max { Err(too_long()) } else { Ok(made.into_owned()) }
+    }
+
+    fn missing(&self, part: &str, row: usize, params: &BTreeMap<String, String>) -> MessageError {
+        let absent = self.variables(part).into_iter().find(|variable| !params.contains_key(variable));
+        let variable = absent.unwrap_or_else(|| "a variable".into());
+        MessageError::MissingParameter { part: part.to_owned(), variable, rows: 1, first_row: row + 1 }
+    }
+
+    fn variables(&self, part: &str) -> BTreeSet<String> {
+        let template = self.environment.get_template(part).ok();
         template
             .map(|template| template.undeclared_variables(false).into_iter().collect())
             .unwrap_or_default()
     }
+}
+
+/// Names of the parts, as errors show them.
+const TEXT: &str = "message.text";
+const URL: &str = "message.media.url";
+const FILE_NAME: &str = "message.media.fileName";
+const PARAMETERS: &str = "message.template.parameters.";
+const BUTTONS: &str = "message.template.buttonParameters.";
+
+fn parameter(name: &str) -> String {
+    format!("{PARAMETERS}{name}")
+}
+
+fn button(number: &str) -> String {
+    format!("{BUTTONS}{number}")
+}
+
+fn has_marks(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 
 /// Takes a text up to its greatest length, and refuses the rest while it is being made.
@@ -195,89 +311,4 @@ impl io::Write for BoundedText {
 fn one_line(error: &minijinja::Error) -> String {
     let text = error.to_string();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recipient(params: &[(&str, &str)]) -> Recipient {
-        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Recipient { chat: "15550100".into(), skip: String::new(), params }
-    }
-
-    #[test]
-    fn parameters_are_put_into_the_text() {
-        let message = MessageTemplate::parse("Hi {{ name }}, <b>now</b>").expect("valid");
-        assert_eq!(
-            message.render(0, &recipient(&[("name", "Ana & Co")]).params).expect("text"),
-            "Hi Ana & Co, <b>now</b>"
-        );
-    }
-
-    #[test]
-    fn a_missing_parameter_names_itself_the_rows_and_the_cure() {
-        let message = MessageTemplate::parse("Hi {{ name }}").expect("valid");
-        let rows = [recipient(&[("name", "Ana")]), recipient(&[]), recipient(&[])];
-        let error = message.check(&rows.iter()).expect_err("two rows have no name");
-        assert_eq!(error, MessageError::MissingParameter { variable: "name".into(), rows: 2, first_row: 2 });
-        assert!(error.to_string().contains("{{ name | default(\"…\") }}"), "{error}");
-    }
-
-    #[test]
-    fn a_default_takes_the_place_of_a_missing_parameter() {
-        let message = MessageTemplate::parse("Hi {{ name | default('you') }}").expect("valid");
-        assert_eq!(message.check(&[recipient(&[])].iter()), Ok(()));
-    }
-
-    #[test]
-    fn a_syntax_error_is_found_before_anything_is_sent() {
-        let error = MessageTemplate::parse("Hi {{ name").expect_err("unclosed");
-        assert_eq!(error.category(), "InvalidTemplate");
-    }
-
-    #[test]
-    fn an_empty_or_endless_text_is_refused() {
-        let empty = MessageTemplate::parse("{% if false %}x{% endif %}").expect("valid");
-        assert_eq!(empty.check(&[recipient(&[])].iter()).expect_err("empty").category(), "InvalidText");
-        let long = MessageTemplate::parse("{{ 'x' * 9999 }}").expect("valid");
-        assert_eq!(long.check(&[recipient(&[])].iter()).expect_err("long").category(), "InvalidText");
-    }
-
-    #[test]
-    fn a_template_that_works_without_end_is_stopped() {
-        let loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x";
-        let doubled = format!(
-            "{}{{{{ text|length }}}}",
-            "{% set text = (text|default('x')) ~ (text|default('x')) %}".repeat(60)
-        );
-        let listed = "{{ range(99999)|list|join('a long separator')|length }}";
-        for text in [loops, &doubled, listed, "{{ ('x' * 9999999)|length }}"] {
-            let message = MessageTemplate::parse(text).expect("valid");
-            let error = message.check(&[recipient(&[])].iter()).expect_err("too much");
-            assert_eq!(error, MessageError::TooMuchWork { row: 1 }, "{text}");
-            assert_eq!(error.category(), "TemplateTooComplex");
-        }
-    }
-
-    #[test]
-    fn a_text_is_refused_as_soon_as_it_is_too_long() {
-        let message =
-            MessageTemplate::parse("{% for i in range(2000) %}0123456789{% endfor %}").expect("valid");
-        let error = message.render(4, &BTreeMap::new()).expect_err("20,000 characters");
-        assert_eq!(error.to_string(), "the text for the recipient in row 5 has more than 4096 characters");
-    }
-
-    #[test]
-    fn a_text_of_the_greatest_length_is_made_whatever_its_letters() {
-        let message = MessageTemplate::parse("{{ '😀' * 4096 }}").expect("valid");
-        assert_eq!(message.render(0, &BTreeMap::new()).map(|text| text.chars().count()), Ok(MAX_TEXT));
-    }
-
-    #[test]
-    fn skipped_rows_need_no_parameters() {
-        let message = MessageTemplate::parse("Hi {{ name }}").expect("valid");
-        let skipped = Recipient { skip: "Duplicate".into(), ..recipient(&[]) };
-        assert_eq!(message.check(&[skipped].iter()), Ok(()));
-    }
 }

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use jiff::Timestamp;
 
 use super::page_csv;
+use super::text::cut_to_line;
 pub use crate::api::OutcomeName as Outcome;
 
 /// Longest detail kept of a gateway's error, in bytes as they stand in a page. A full page may have room for less.
@@ -74,8 +75,8 @@ impl Row {
     /// The same row with an error, cut to what a page has room for.
     #[must_use]
     pub fn with_error(mut self, code: &str, detail: &str) -> Self {
-        self.code = printable(code, MAX_CODE);
-        self.detail = printable(detail, MAX_DETAIL);
+        self.code = cut_to_line(code, MAX_CODE);
+        self.detail = cut_to_line(detail, MAX_DETAIL);
         self
     }
 
@@ -117,18 +118,6 @@ fn weight(row: &Row) -> impl Ord + use<'_> {
     let evidence = row.has_evidence() || row.outcome == Outcome::Skipped;
     let try_number = if evidence { 0 } else { row.attempts };
     (evidence, try_number, rank(row.outcome), !row.code.is_empty(), Reverse(row.time), &row.code, &row.detail)
-}
-
-/// One line without control characters and double quotes, which would take four bytes each, cut to `longest` bytes.
-fn printable(text: &str, longest: usize) -> String {
-    let plain = |c: char| match c {
-        '"' => '\'',
-        c if c.is_control() => ' ',
-        c => c,
-    };
-    // Nothing is shorter than its number of characters.
-    let clean: String = text.trim().chars().take(longest).map(plain).collect();
-    page_csv::cut(&clean, longest).trim().to_owned()
 }
 
 #[cfg(test)]

@@ -96,6 +96,14 @@ impl Page {
         Self { recipients, rows, claim: None, sealed: false }
     }
 
+    /// A page before its first message, with the recipients of a stored one, whatever has become of its outcomes.
+    ///
+    /// # Errors
+    /// When the recipients are not as the operator writes them.
+    pub fn planned_as(batch: &BroadcastBatch) -> Result<Self, PageError> {
+        Ok(Self::planned(page_csv::read_recipients(&batch.spec.recipients)?))
+    }
+
     /// Reads a stored page.
     ///
     /// # Errors

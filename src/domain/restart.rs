@@ -1,5 +1,9 @@
 //! A restart: when it may take its source over, and which chats it gets.
 
+use std::collections::{BTreeMap, HashSet};
+
+use super::audience::DUPLICATE;
+use super::chat::ChatRules;
 use super::outcome::{Outcome, Row};
 use super::page::{Page, Recipient};
 use crate::api::{Broadcast, Include, Lineage, MAX_BROADCAST_NAME, ObjectRef, RestartFrom};
@@ -81,6 +85,22 @@ pub fn carried_over<'a>(pages: impl Iterator<Item = &'a Page>, include: &[Includ
         .collect()
 }
 
+/// Chats of a source whose channel has the rules `from`, as those of a channel with the rules `to`. None is left out: what
+/// the new channel cannot send to, or has already, is a row with the reason.
+#[must_use]
+pub fn readdressed(recipients: Vec<Recipient>, from: &ChatRules, to: &ChatRules) -> Vec<Recipient> {
+    let mut seen = HashSet::new();
+    let skipped = |chat, skip| Recipient { chat, skip, params: BTreeMap::new() };
+    recipients
+        .into_iter()
+        .map(|recipient| match to.adopt(&recipient.chat, from) {
+            Err(problem) => skipped(recipient.chat, problem.to_string()),
+            Ok(chat) if seen.insert(to.identity(&chat).into_owned()) => Recipient { chat, ..recipient },
+            Ok(chat) => skipped(chat, DUPLICATE.into()),
+        })
+        .collect()
+}
+
 fn is_included(row: &Row, include: &[Include]) -> bool {
     match row.outcome {
         Outcome::Failed => include.contains(&Include::Failed),
@@ -132,10 +152,32 @@ pub fn child_name(source: &ObjectRef, lineage: &Lineage) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BroadcastSpec, BroadcastStatus, Counts};
+    use crate::api::{BroadcastChannelSpec, BroadcastSpec, BroadcastStatus, Counts, ProviderName};
     use jiff::Timestamp;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+
+    fn rules(provider: ProviderName, region: Option<&str>) -> ChatRules {
+        let mut channel = BroadcastChannelSpec::of(provider);
+        channel.default_region = region.map(str::to_owned);
+        ChatRules::of(&channel)
+    }
+
+    fn any_rules() -> impl Strategy<Value = ChatRules> {
+        let providers = [
+            ProviderName::Http,
+            ProviderName::WhatsApp,
+            ProviderName::Telegram,
+            ProviderName::Twilio,
+            ProviderName::Periskope,
+        ];
+        (prop::sample::select(providers.to_vec()), prop::sample::select(vec![None, Some("ES"), Some("US")]))
+            .prop_map(|(provider, region)| rules(provider, region))
+    }
+
+    fn recipient(chat: &str) -> Recipient {
+        let params = BTreeMap::from([("name".to_owned(), "Ana".to_owned())]);
+        Recipient { chat: chat.into(), skip: String::new(), params }
+    }
 
     fn broadcast(name: &str, uid: &str) -> Broadcast {
         let mut broadcast = Broadcast::new(name, BroadcastSpec::default());
@@ -219,7 +261,48 @@ mod tests {
         );
     }
 
+    #[test]
+    fn chats_that_become_one_in_another_channel_are_sent_to_once() {
+        let recipients = ["34600111222", "600111222", "-1001234567890"].map(recipient).to_vec();
+        let (http, whats_app) = (ChatRules::default(), rules(ProviderName::WhatsApp, Some("ES")));
+        let rows = readdressed(recipients, &http, &whats_app);
+        let rows: Vec<(&str, &str, usize)> = rows
+            .iter()
+            .map(|row| (row.chat.as_str(), row.skip.split(':').next().unwrap_or_default(), row.params.len()))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("34600111222", "", 1),
+                ("34600111222", "Duplicate", 0),
+                ("-1001234567890", "NotAPhoneNumber", 0)
+            ]
+        );
+    }
+
     proptest! {
+        #[test]
+        fn no_chat_is_lost_between_channels_and_none_is_sent_to_twice(
+            chats in prop::collection::vec(
+                prop_oneof!["[0-9]{3,16}", "-100[0-9]{10}", "@[A-Za-z0-9_]{4,8}", "[0-9]{9}@[cg]\\.us", "[A-Za-z0-9+/]{1,12}"], 0..40
+            ),
+            from in any_rules(), to in any_rules()
+        ) {
+            let recipients: Vec<Recipient> = chats.iter().map(|chat| recipient(chat)).collect();
+            let rows = readdressed(recipients.clone(), &from, &to);
+            prop_assert_eq!(rows.len(), recipients.len());
+            let mut sent = HashSet::new();
+            for (row, recipient) in rows.iter().zip(&recipients) {
+                match row.skip.is_empty() {
+                    true => {
+                        prop_assert_eq!(&row.params, &recipient.params);
+                        prop_assert!(sent.insert(row.chat.clone()), "{} twice", row.chat);
+                    }
+                    false => prop_assert!(row.skip.contains(": ") && row.params.is_empty(), "{:?}", row),
+                }
+            }
+        }
+
         #[test]
         fn nobody_who_has_the_message_is_carried_over(
             outcomes in prop::collection::vec(0_usize..6, 1..40), unknown in any::<bool>()

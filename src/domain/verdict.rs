@@ -10,8 +10,8 @@ use super::conditions::Conditions;
 use super::hold::{self, Books, Hold, books};
 use super::summary::{MAX_NOTABLE, PageSummary, Seen};
 use crate::api::{
-    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, ChatOutcome, Condition, Counts, HoldReason,
-    HttpChannel, OnUnknown, OutcomeName,
+    BatchProgress, Broadcast, BroadcastChannel, BroadcastChannelSpec, BroadcastStatus, ChatOutcome,
+    Condition, Counts, HoldReason, OnUnknown, OutcomeName, StopReason, StopStatus,
 };
 
 /// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
@@ -79,6 +79,8 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
         status.accepted_restore = Some(accepted.token);
         status.hold = None;
     }
+    // Whoever changes the spec lets it go on.
+    status.stop = status.stop.filter(|stop| stop.observed_generation == status.observed_generation);
     match observation.stage {
         Stage::Sealed => {
             let accepted = hold::accepted(broadcast).filter(|hold| !is_of_cluster(hold));
@@ -118,13 +120,13 @@ fn count(status: &mut BroadcastStatus, observation: &Observation<'_>, accepted: 
     let taken = taken(&counts);
     status.counts = Some(counts);
     status.progress = Some(format!("{taken}/{total}"));
-    let has_receipts = observation
-        .channel
-        .and_then(|channel| channel.spec.http.as_ref())
-        .is_some_and(HttpChannel::has_receipts);
-    let percent = |part: i32| (has_receipts && taken > 0).then(|| percent_of(part, taken));
-    status.delivered_percent = percent(counts.delivered + counts.read);
-    status.read_percent = percent(counts.read);
+    let channel = observation.channel.map(|channel| &channel.spec);
+    let percent = |part: i32, is_heard: bool| (is_heard && taken > 0).then(|| percent_of(part, taken));
+    let (delivered, read) = (counts.delivered + counts.read, counts.read);
+    let hears_of_delivery = channel.is_some_and(BroadcastChannelSpec::hears_of_delivery);
+    let hears_of_reading = channel.is_some_and(BroadcastChannelSpec::hears_of_reading);
+    status.delivered_percent = percent(delivered, hears_of_delivery || delivered > 0);
+    status.read_percent = percent(read, hears_of_reading || read > 0);
     status.outcomes = shown(pages, total);
     status.outcomes_truncated = usize::try_from(total).is_ok_and(|total| status.outcomes.len() < total);
     let done = pages.iter().filter(|page| page.counts.pending == 0 && page.claim.is_none()).count();
@@ -221,7 +223,38 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
             State::Stopped("stopped, nothing is in flight; spec.paused: false goes on, a Broadcast with spec.restartFrom sends to the rest".into())
         };
     }
+    if let Some(stop) = &status.stop {
+        let message = match in_flight {
+            true => "no further message starts; those in flight are being recorded".to_owned(),
+            false => stop_message(stop),
+        };
+        return match in_flight {
+            true => State::Progress("Stopping".into(), message),
+            false => State::Stalled(stop_name(stop.reason).into(), message),
+        };
+    }
     channel_state(observation)
+}
+
+fn stop_name(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::TemplateUnavailable => "TemplateUnavailable",
+        StopReason::ErrorPolicy => "StoppedByErrorPolicy",
+        StopReason::FirstMessagesFailed => "FirstMessagesFailed",
+    }
+}
+
+fn stop_message(stop: &StopStatus) -> String {
+    let StopStatus { reason, code, message, .. } = stop;
+    let what = match reason {
+        StopReason::TemplateUnavailable => "the provider cannot send this message to anybody",
+        StopReason::ErrorPolicy => "a rule of the channel's spec.errorPolicy stopped it",
+        StopReason::FirstMessagesFailed => "the first messages all failed in the same way",
+    };
+    format!(
+        "{what} ({code}: {message}); no further chat fails by it. To go on when the cause is gone, set spec.paused to true and back to \
+         false; to send another message to the rest, set spec.paused to true and apply a Broadcast with spec.restartFrom"
+    )
 }
 
 /// The pages in view are not all, or not what was counted. They may be on their way; if they are not, a hold is found. That
@@ -238,10 +271,7 @@ fn not_all_seen(status: &BroadcastStatus, observation: &Observation<'_>, how: &s
 /// Unknown chats that are going to be sent to again.
 fn resendable(observation: &Observation<'_>) -> i32 {
     let spec = &observation.broadcast.spec;
-    let idempotent = observation
-        .channel
-        .and_then(|channel| channel.spec.http.as_ref())
-        .is_some_and(|http| http.idempotent);
+    let idempotent = observation.channel.is_some_and(|channel| channel.spec.is_idempotent());
     if spec.on_unknown != OnUnknown::Resend && !idempotent {
         return 0;
     }
@@ -294,7 +324,7 @@ fn summary(total: i32, counts: &Counts) -> String {
     for (number, what) in [
         (counts.failed, "failed"),
         (counts.unknown, "may or may not have it (a restart can include Unknown)"),
-        (counts.skipped, "skipped as invalid or repeated"),
+        (counts.skipped, "skipped as invalid, repeated or suppressed"),
         (counts.cancelled, "left over by a restart that was deleted: restart them again"),
     ] {
         if number > 0 {

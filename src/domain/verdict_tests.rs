@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::api::{
-    BroadcastChannelSpec, BroadcastSpec, ChannelStatus, ConditionStatus, HoldReason, HttpChannel, Limits,
-    ObjectRef, ProviderName,
+    BroadcastChannelSpec, BroadcastSpec, ChannelStatus, ConditionStatus, HoldReason, HttpChannel, ObjectRef,
+    ProviderName,
 };
 use crate::domain::ids::{Incarnation, ObjectKey};
 use crate::domain::outcome::Row;
@@ -21,12 +21,7 @@ fn channel() -> BroadcastChannel {
     let http = HttpChannel { url: "http://gw".into(), allow_unsigned: true, ..HttpChannel::default() };
     BroadcastChannel::new(
         "sms",
-        BroadcastChannelSpec {
-            provider: ProviderName::Http,
-            http: Some(http),
-            limits: Limits::default(),
-            paused: false,
-        },
+        BroadcastChannelSpec { http: Some(http), ..BroadcastChannelSpec::of(ProviderName::Http) },
     )
 }
 
@@ -337,4 +332,53 @@ fn a_refused_restart_is_a_condition_of_its_own() {
     let conditions = conditions(&status);
     assert_eq!(conditions[0], "Ready=True/Succeeded");
     assert_eq!(conditions.last().map(String::as_str), Some("RestartRefused=True/NameTaken"));
+}
+
+#[test]
+fn a_broadcast_that_stopped_by_itself_needs_a_person_and_goes_on_when_its_spec_is_changed() {
+    let mut broadcast = sealed(2);
+    broadcast.metadata.generation = Some(3);
+    let stop = StopStatus {
+        reason: StopReason::TemplateUnavailable,
+        code: "132015".into(),
+        message: "paused".into(),
+        observed_generation: 3,
+    };
+    broadcast.status.as_mut().expect("status").stop = Some(stop);
+    let stopped = judge(&broadcast, Some(&channel()), page(&[Sent, Pending], 0..0));
+    assert_eq!(conditions(&stopped)[0], "Ready=False/TemplateUnavailable");
+    let stalled = Condition::find(&stopped.conditions, "Stalled").expect("needs a person");
+    assert!(
+        stalled.message.contains("132015: paused") && stalled.message.contains("restartFrom"),
+        "{stalled:?}"
+    );
+
+    broadcast.metadata.generation = Some(4);
+    let going_on = judge(&broadcast, Some(&channel()), page(&[Sent, Pending], 0..0));
+    assert_eq!(going_on.stop, None);
+    assert!(!conditions(&going_on).iter().any(|condition| condition.contains("Stalled=True")));
+}
+
+#[test]
+fn nothing_is_said_of_reading_where_nobody_tells_it() {
+    let twilio = json_channel("whatsapp:+15550100");
+    let sms = json_channel("+15550100");
+    let percents = |channel: &BroadcastChannel| {
+        let status = judge(&sealed(2), Some(channel), page(&[Sent, Delivered], 0..0));
+        (status.delivered_percent, status.read_percent)
+    };
+    assert_eq!(percents(&twilio), (Some(50), Some(0)));
+    assert_eq!(percents(&sms), (Some(50), None));
+}
+
+fn json_channel(from: &str) -> BroadcastChannel {
+    let twilio = serde_json::json!({
+        "accountSid": format!("AC{}", "0".repeat(32)), "authTokenSecretRef": {"name": "twilio", "key": "token"},
+        "from": from, "publicUrl": "https://receipts.example.com",
+    });
+    let twilio = serde_json::from_value(twilio).expect("settings");
+    BroadcastChannel::new(
+        "sms",
+        BroadcastChannelSpec { twilio: Some(twilio), ..BroadcastChannelSpec::of(ProviderName::Twilio) },
+    )
 }

@@ -1,6 +1,6 @@
 //! Summaries of all pages: what the planner counts and the dispatcher looks for, without the rows themselves.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
@@ -21,6 +21,8 @@ const REMEMBERED_DELETIONS: usize = 512;
 #[derive(Debug, Default)]
 struct Pages {
     by_index: BTreeMap<usize, Arc<PageSummary>>,
+    /// Numbers of those that have no outcomes that can be read, and never had.
+    unfinished: BTreeSet<usize>,
     /// All of them added up: it is looked at before every message.
     seen: Seen,
     /// The hold that was accepted last, as the status of the Broadcast says.
@@ -33,6 +35,7 @@ impl Pages {
             Some(earlier) => summary.after(&earlier),
             None => summary,
         };
+        self.unfinished.remove(&summary.index);
         self.seen = self.seen.with(&summary);
         self.by_index.insert(summary.index, Arc::new(summary));
     }
@@ -94,6 +97,15 @@ impl PageIndex {
             .and_then(|pages| pages.by_index.get(&index).cloned())
     }
 
+    /// Whether a Broadcast has a page of this number or a greater one, finished or not.
+    #[must_use]
+    pub fn has_from(&self, namespace: &str, uid: &BroadcastUid, index: usize) -> bool {
+        self.lock().get(&(namespace.to_owned(), uid.clone())).is_some_and(|pages| {
+            let last = pages.by_index.keys().chain(&pages.unfinished).max();
+            last.is_some_and(|last| *last >= index)
+        })
+    }
+
     /// Takes in a stored page, unless a later version of it is known.
     pub fn note(&self, batch: &BroadcastBatch) {
         let (owner, index) = place_of(batch);
@@ -122,6 +134,11 @@ impl PageIndex {
             }
             Err(error) => {
                 tracing::debug!(page = batch.name_any(), %error, "page has no readable outcomes yet");
+                let mut pages = self.lock();
+                let pages = pages.entry(owner).or_default();
+                if !pages.by_index.contains_key(&index) {
+                    pages.unfinished.insert(index);
+                }
             }
         }
     }
@@ -210,7 +227,8 @@ impl PageIndex {
         let mut pages = self.lock();
         if let Some(of_owner) = pages.get_mut(owner) {
             of_owner.remove(index);
-            if of_owner.by_index.is_empty() {
+            of_owner.unfinished.remove(&index);
+            if of_owner.by_index.is_empty() && of_owner.unfinished.is_empty() {
                 pages.remove(owner);
                 self.message_ids.forget(&owner.1);
             }

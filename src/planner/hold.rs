@@ -3,21 +3,26 @@
 //! In: pages as the API server has them. Out: a hold for the status, or, once a person has accepted it, pages to go on with.
 //! Whatever is accepted, a chat of which a batch says that it was sent to is not sent to again.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 
 use super::plan::stalled;
-use super::reconcile::{key_of, uid_of};
+use super::reconcile::{channel_of, key_of, uid_of};
 use super::{Context, PlannerError, report, restart, sources};
 use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastStatus, HoldReason};
 use crate::clock;
 use crate::domain::audience::{digest, pages};
+use crate::domain::chat::ChatRules;
 use crate::domain::hold::{self, Books, Hold, batches_missing, batches_went_back, books};
 use crate::domain::ids::ObjectKey;
 use crate::domain::outcome::Outcome;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::standing::Standing;
 use crate::domain::summary::Seen;
+use crate::domain::suppression::unmarked;
 use crate::domain::verdict::Stage;
+use crate::suppressions;
 
 /// The token of what a person has accepted of this Broadcast last, besides restores of the cluster.
 pub(super) fn accepted_token(broadcast: &Broadcast) -> Option<String> {
@@ -152,8 +157,8 @@ fn was_used(batch: &BroadcastBatch) -> bool {
 
 /// The pages of a Broadcast that goes on without the status that it had: those that are stored stay as they are, and what may
 /// have been sent from the others is Unknown.
-fn take_up(wanted: Vec<Page>, stored: &[BroadcastBatch]) -> Result<Vec<Page>, Stage> {
-    if let Some(other) = stored.iter().find(|batch| !fits(&wanted, batch)) {
+fn take_up(mut wanted: Vec<Page>, stored: &[BroadcastBatch]) -> Result<Vec<Page>, Stage> {
+    if let Some(other) = stored.iter().find(|batch| !put_in_place(&mut wanted, batch)) {
         let message = format!(
             "batch {} has other recipients than the audience has now: give it back the audience that it was sent with, or \
              send to the rest with a Broadcast of another name",
@@ -162,6 +167,19 @@ fn take_up(wanted: Vec<Page>, stored: &[BroadcastBatch]) -> Result<Vec<Page>, St
         return Err(stalled("AudienceChanged", &message));
     }
     Ok(give_up(wanted, |index| is_readable(stored, index)))
+}
+
+/// Puts a stored page in its place among those that are wanted, with the chats skipped that were suppressed when it was planned.
+/// Returns false when it has other recipients; who has opted out since makes no other recipients.
+fn put_in_place(wanted: &mut [Page], batch: &BroadcastBatch) -> bool {
+    let place = usize::try_from(batch.spec.index).ok().and_then(|index| wanted.get_mut(index));
+    match (place, Page::planned_as(batch)) {
+        (Some(place), Ok(page)) if unmarked(place) == unmarked(&page) => {
+            *place = page;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Whether a stored page has the recipients that are wanted in its place.
@@ -211,6 +229,48 @@ pub(super) async fn of_sealed(
     }
 }
 
+/// Shows a person that pages of a sealed Broadcast went back, as this process has seen for itself. The leader may have seen
+/// only what stands there now, and whoever saw more sends nothing from it, so whoever saw it says so, leader or not. It is
+/// written on the version of the Broadcast that is known here, so what was accepted meanwhile is not held again.
+pub(super) async fn bear_witness(
+    broadcast: &Broadcast,
+    context: &Context,
+) -> Result<Option<Duration>, PlannerError> {
+    let status = broadcast.status.as_ref().filter(|status| status.batches.is_some());
+    let is_open = status.is_some_and(|status| status.completion_time.is_none() && status.hold.is_none());
+    let seen = context.observed.pages.seen(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
+    if !is_open || seen.behind == 0 || broadcast.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    match context.observed.books(broadcast) {
+        Books::Behind(chats) => {
+            let held = Stage::Held(batches_went_back(broadcast, chats));
+            report::report(broadcast, context, &held, None).await
+        }
+        // All pages have to be there first; each that comes brings this Broadcast here again.
+        Books::Agree | Books::Missing => Ok(None),
+    }
+}
+
+/// Deletes pages that the sealed plan does not have: one of a plan that was given up may still have been on its way when the
+/// other one was sealed. Nothing is sent while there are too many, so nothing was sent from them.
+pub(super) async fn clear_strays(broadcast: &Broadcast, context: &Context) -> Result<(), PlannerError> {
+    let batches = broadcast.status.as_ref().and_then(|status| status.batches);
+    let Some(planned) = batches.and_then(|batches| usize::try_from(batches.total).ok()) else {
+        return Ok(());
+    };
+    let namespace = broadcast.namespace().unwrap_or_default();
+    if !context.observed.pages.has_from(&namespace, &uid_of(broadcast), planned) {
+        return Ok(());
+    }
+    for page in own_pages(broadcast, context).await? {
+        if usize::try_from(page.spec.index).is_ok_and(|index| index >= planned) && !was_used(&page) {
+            context.ledger.delete_page(&page).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The watch of the pages may be behind that of the Broadcast, whose status another replica has written. Pages that are read
 /// after the status are never behind it by themselves.
 async fn confirmed(broadcast: &Broadcast, context: &Context) -> Result<Option<Hold>, PlannerError> {
@@ -254,9 +314,9 @@ pub(super) async fn go_on(
         Ok(recipients) => recipients,
         Err(stage) => return Ok(stage),
     };
-    let wanted = pages(recipients);
-    let sealed = broadcast.status.as_ref().and_then(|status| status.audience_digest.as_ref());
-    if sealed != Some(&digest(&wanted)) {
+    let mut wanted = pages(recipients);
+    let status = broadcast.status.clone().unwrap_or_default();
+    if status.audience_digest != Some(digest(&wanted)) {
         let message = "the missing batches cannot be given up, because the audience is not what it was: give it back, or send \
                        to the rest with a Broadcast of another name";
         return Ok(stalled("AudienceChanged", message));
@@ -271,6 +331,14 @@ pub(super) async fn go_on(
             broadcast.name_any()
         );
         return Ok(stalled("PagesOfAnotherBroadcast", &message));
+    }
+    if let Some(resolved) = &status.resolved {
+        // Whether they were skipped, or sent to before they opted out, is lost; to send to them now would be worse than either.
+        let channel = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &resolved.channel_ref.name);
+        wanted = suppressions::of_channel(&context.client, &channel).await?.mark_pages(wanted);
+    }
+    for batch in &stored {
+        put_in_place(&mut wanted, batch);
     }
     let is_kept = |index| is_readable(&stored, index);
     for (index, page) in give_up(wanted, is_kept).into_iter().enumerate() {
@@ -292,7 +360,11 @@ async fn audience_again(
     let Some(recipients) = &broadcast.spec.recipients else {
         return Ok(Err(stalled("InvalidSpec", "recipients are needed")));
     };
+    let Some(channel) = channel_of(broadcast, context) else {
+        return Ok(Err(stalled("ChannelNotFound", "the channel does not exist any more: create it again")));
+    };
     let namespace = broadcast.namespace().unwrap_or_default();
-    let read = sources::audience(&context.client, &namespace, recipients).await?;
+    let rules = ChatRules::of(&channel.spec);
+    let read = sources::audience(&context.client, &namespace, recipients, rules).await?;
     Ok(read.map_err(|(reason, message)| Stage::Stalled(reason, message)))
 }

@@ -8,6 +8,7 @@ mod cleanup;
 mod hold;
 mod in_flight;
 mod plan;
+mod readdress;
 mod reconcile;
 mod report;
 mod restart;
@@ -19,12 +20,13 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::address_guard::AddressPolicy;
 use crate::api::Broadcast;
 use crate::clock;
 use crate::cluster::{ApiError, chain};
@@ -44,9 +46,6 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// A Broadcast that did not fail again for so long is gone, or will not mind beginning with the first wait.
 const FORGET_FAILURES: Duration = Duration::from_secs(600);
-
-/// Name under which events are reported.
-const REPORTER: &str = "broadcast-operator";
 
 /// A reconcile that did not come to its end. It is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +77,8 @@ pub struct Context {
     pub observed: Observed,
     /// Whether it is this process that plans.
     pub leases: Leases,
+    /// Where users may send to.
+    pub addresses: Arc<AddressPolicy>,
     /// What is counted.
     pub metrics: Metrics,
     recorder: Recorder,
@@ -92,19 +93,20 @@ impl Context {
     #[must_use]
     pub fn new(
         client: Client,
+        recorder: Recorder,
         ledger: Arc<Ledger>,
         observed: Observed,
         leases: Leases,
+        addresses: Arc<AddressPolicy>,
         metrics: Metrics,
     ) -> Self {
-        let reporter =
-            Reporter { controller: REPORTER.into(), instance: Some(ledger.incarnation().as_str().into()) };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            recorder,
             client,
             ledger,
             observed,
             leases,
+            addresses,
             metrics,
             pace: Pace::default(),
             failures: Mutex::default(),

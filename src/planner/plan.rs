@@ -1,8 +1,13 @@
 //! From a spec to sealed pages. Nothing is sent before the seal; a plan that is interrupted is begun again, and pages that
 //! it left are taken over or thrown away.
 
+use std::sync::Arc;
+
+use std::collections::BTreeMap;
+
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
 
@@ -10,17 +15,20 @@ use super::restart::{self, Taken};
 use super::sources::{self, Read};
 use super::{Context, PlannerError, campaign, hold, report};
 use crate::api::{
-    BatchProgress, Broadcast, BroadcastStatus, Counts, HttpChannel, KeyRef, Lineage, LocalRef,
+    BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, Counts, KeyRef, Lineage, LocalRef,
     MessageContent, ObjectRef, Resolved,
 };
 use crate::clock;
 use crate::cluster::within;
 use crate::domain::audience::{digest, pages};
+use crate::domain::capabilities::Capabilities;
+use crate::domain::chat::ChatRules;
 use crate::domain::hold::Hold;
 use crate::domain::ids::ObjectKey;
 use crate::domain::message::MessageTemplate;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::verdict::Stage;
+use crate::suppressions;
 
 /// Pages that are written at the same time: enough to hide the way to the API server and back, few enough to leave it
 /// time for others.
@@ -54,8 +62,8 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
         return Ok(Planned::Not(taken));
     }
     let prepared = match &broadcast.spec.restart_from {
-        Some(request) => restart::prepare(broadcast, request, context).await?,
-        None => prepare(broadcast, context).await?,
+        Some(request) => Box::pin(restart::prepare(broadcast, request, context)).await?,
+        None => Box::pin(prepare(broadcast, context)).await?,
     };
     let plan = match prepared {
         Ok(Some(plan)) => plan,
@@ -73,7 +81,12 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
     if stored.resource_version() != broadcast.resource_version() {
         return Ok(Planned::Outdated);
     }
-    let written = match hold::clear_leftovers(broadcast, context, pages(plan.recipients.clone())).await? {
+    // As late as can be, and for restarts as well. Everybody may be among them: then it is complete, and nobody is sent to. There is
+    // nothing in it that a person could put right.
+    let channel = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &plan.resolved.channel_ref.name);
+    let suppressed = suppressions::of_channel(&context.client, &channel).await?;
+    let wanted = suppressed.mark_pages(pages(plan.recipients.clone()));
+    let written = match hold::clear_leftovers(broadcast, context, wanted).await? {
         Ok(written) => written,
         Err(stage) => return Ok(Planned::Not(stage)),
     };
@@ -97,12 +110,16 @@ async fn prepare(
     if let Err(problem) = check_channel(broadcast, context, channel_ref).await? {
         return Ok(Err(Stage::Stalled(problem.0, problem.1)));
     }
+    let rules = match chat_rules(broadcast, context, channel_ref) {
+        Ok(rules) => rules,
+        Err(stage) => return Ok(Err(stage)),
+    };
     let namespace = broadcast.namespace().unwrap_or_default();
-    let recipients = match sources::audience(&context.client, &namespace, recipients).await? {
+    let recipients = match sources::audience(&context.client, &namespace, recipients, rules).await? {
         Ok(recipients) => recipients,
         Err((reason, message)) => return Ok(Err(Stage::Stalled(reason, message))),
     };
-    let recipients = match check_message(message, recipients).await {
+    let recipients = match check_message(broadcast, context, channel_ref, message, recipients).await {
         Ok(recipients) => recipients,
         Err(stage) => return Ok(Err(stage)),
     };
@@ -133,12 +150,19 @@ pub(super) async fn check_channel(
         return Ok(Err(("ChannelNotFound".into(), message)));
     };
     // Copies: a borrow of the channel may not be held while waiting for an answer.
-    let secrets: Vec<KeyRef> = channel.spec.http.iter().flat_map(HttpChannel::secrets).cloned().collect();
+    let spec = &channel.spec;
+    let secrets: Vec<KeyRef> = spec.sending_secrets().chain(spec.receipt_secrets()).cloned().collect();
     for KeyRef { name, key: wanted } in &secrets {
         let api: Api<k8s_openapi::api::core::v1::Secret> =
             Api::namespaced(context.client.clone(), &key.namespace);
         match within(api.get(name)).await {
-            Ok(secret) if secret.data.as_ref().is_some_and(|data| data.contains_key(wanted)) => {}
+            Ok(secret) if secret.data.as_ref().is_some_and(|data| is_filled(data, wanted)) => {}
+            Ok(secret) if secret.data.as_ref().is_some_and(|data| data.contains_key(wanted)) => {
+                // With an empty one, anybody could sign receipts.
+                let message =
+                    format!("key {wanted} of Secret {name} of channel {} is empty: fill it", key.name);
+                return Ok(Err(("SecretKeyEmpty".into(), message)));
+            }
             Ok(_) => {
                 let message = format!("Secret {name} of channel {} has no key {wanted}: add it", key.name);
                 return Ok(Err(("SecretKeyNotFound".into(), message)));
@@ -156,15 +180,57 @@ pub(super) async fn check_channel(
     Ok(Ok(()))
 }
 
+/// A channel that was there when it was checked.
+fn present(
+    broadcast: &Broadcast,
+    context: &Context,
+    channel: &LocalRef,
+) -> Result<Arc<BroadcastChannel>, Stage> {
+    let key = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &channel.name);
+    let gone = || Stage::Waiting("ChannelNotFound", format!("BroadcastChannel {} is gone", key.name));
+    context.observed.channel(&key).ok_or_else(gone)
+}
+
+/// How the chats of a channel are read.
+pub(super) fn chat_rules(
+    broadcast: &Broadcast,
+    context: &Context,
+    channel: &LocalRef,
+) -> Result<ChatRules, Stage> {
+    present(broadcast, context, channel).map(|channel| ChatRules::of(&channel.spec))
+}
+
+fn is_filled(data: &BTreeMap<String, ByteString>, key: &str) -> bool {
+    data.get(key).is_some_and(|value| value.0.iter().any(|byte| !byte.is_ascii_whitespace()))
+}
+
 /// Checks that every recipient gets a text. Makes all of them, on a thread that holds up nothing else.
 pub(super) async fn check_message(
+    broadcast: &Broadcast,
+    context: &Context,
+    channel: &LocalRef,
     message: &MessageContent,
     recipients: Vec<Recipient>,
 ) -> Result<Vec<Recipient>, Stage> {
-    let text = message.text.clone();
+    let name = &channel.name;
+    let capabilities = Capabilities::of(&present(broadcast, context, channel)?.spec);
+    if let Err(unsupported) = capabilities.check(message) {
+        return Err(stalled("MessageNotSupported", &format!("channel {name}: {unsupported}")));
+    }
+    if let Some(media) = &message.media {
+        let url = media.url.split(['{', '?', '#']).next().unwrap_or_default().parse();
+        let url: reqwest::Url = url.map_err(|error| {
+            stalled("InvalidUrl", &format!("message.media.url is not a valid URL: {error}"))
+        })?;
+        // The provider fetches it, and would not reach such an address; a gateway of our own might.
+        if let Err(refused) = context.addresses.check_url(&url) {
+            return Err(stalled("AddressNotAllowed", &format!("message.media.url: {refused}")));
+        }
+    }
+    let (message, max_text) = (message.clone(), capabilities.max_text_of(message));
     let checking = tokio::task::spawn_blocking(move || {
-        let checked = MessageTemplate::parse(&text).and_then(|template| template.check(&recipients.iter()));
-        checked.map(|()| recipients)
+        let template = MessageTemplate::parse(&message, max_text);
+        template.and_then(|template| template.check(&recipients.iter())).map(|()| recipients)
     });
     match checking.await {
         Ok(checked) => checked.map_err(|error| stalled(error.category(), &error.to_string())),
@@ -186,7 +252,8 @@ async fn seal(
 ) -> Result<Planned, PlannerError> {
     let digest = digest(&pages);
     let (number, total) = (pages.len(), plan.recipients.len());
-    let skipped = plan.recipients.iter().filter(|recipient| !recipient.skip.is_empty()).count();
+    let skipped =
+        pages.iter().flat_map(Page::recipients).filter(|recipient| !recipient.skip.is_empty()).count();
     let writes = pages.into_iter().enumerate().map(|(index, page)| async move {
         // A plan takes a while, in which another process may have become the leader.
         match context.leases.is_leader() {

@@ -59,6 +59,9 @@ fn span_of(broadcast: &Broadcast) -> Span {
 
 async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
     if !context.leases.is_leader() {
+        if let Some(wait) = hold::bear_witness(broadcast, context).await? {
+            return Ok(Action::requeue(wait));
+        }
         // Whoever becomes the leader looks at everything. One whose renewal is late may go on without becoming it anew.
         return Ok(match context.leases.is_elected() {
             true => Action::requeue(LATE_RENEWAL),
@@ -103,6 +106,7 @@ async fn watch_over(broadcast: &Broadcast, context: &Context) -> Result<Action, 
         Asked::Followed => return Ok(Action::await_change()),
     };
     look_before_suspended(broadcast, context).await?;
+    hold::clear_strays(broadcast, context).await?;
     let stage = match hold::of_sealed(broadcast, context).await? {
         None => Stage::Sealed,
         Some(held) if accepted(broadcast).is_some_and(|accepted| accepted.token == held.token) => {

@@ -5,22 +5,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
-use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 
 use super::reconcile::{channel_of, uid_of};
 use super::{Context, PlannerError};
-use crate::api::{Broadcast, BroadcastStatus, Condition};
+use crate::api::{Broadcast, BroadcastStatus};
 use crate::clock;
 use crate::cluster::{ApiError, within};
 use crate::domain::verdict::{Observation, Refusal, Stage, status_of};
+use crate::events;
 
 /// Between two writes of one status.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of one object that may be written per second: each write costs the whole object, in etcd and for every watcher.
 const BYTES_PER_SECOND: usize = 100_000;
-/// Longest note of an event, in bytes: the API server takes 1,024.
-const MAX_NOTE: usize = 1000;
 
 /// From when on the status of which Broadcast may be written again, by UID. Those that may at once are not in it.
 #[derive(Default)]
@@ -87,42 +85,10 @@ pub(super) async fn write(
     Ok(written)
 }
 
-/// An event for a new state. One that cannot be told is only logged: the condition says the same.
+/// An event for a new state.
 async fn tell(before: &Broadcast, after: &Broadcast, context: &Context) {
-    let ready = |broadcast: &Broadcast| {
-        let conditions = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        Condition::find(conditions, "Ready").cloned()
+    let conditions = |broadcast: &Broadcast| {
+        broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions).to_vec()
     };
-    let Some(state) = ready(after) else { return };
-    if ready(before).is_some_and(|before| before.reason == state.reason) {
-        return;
-    }
-    let stalled =
-        after.status.as_ref().is_some_and(|status| Condition::is_true(&status.conditions, "Stalled"));
-    let mut note = state.message.clone();
-    while note.len() > MAX_NOTE {
-        note.pop();
-    }
-    if stalled {
-        tracing::warn!(reason = state.reason, "{note}");
-    } else {
-        tracing::info!(reason = state.reason, "{note}");
-    }
-    let event = Event {
-        type_: if stalled { EventType::Warning } else { EventType::Normal },
-        reason: state.reason,
-        note: Some(note),
-        action: "Reconcile".into(),
-        secondary: None,
-    };
-    match tokio::time::timeout(
-        crate::cluster::CALL_TIMEOUT,
-        context.recorder.publish(&event, &after.object_ref(&())),
-    )
-    .await
-    {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "failed to publish an event"),
-        Err(_) => tracing::warn!("publishing an event took too long"),
-    }
+    events::tell(&context.recorder, &after.object_ref(&()), &conditions(before), &conditions(after)).await;
 }

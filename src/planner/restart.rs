@@ -11,6 +11,7 @@ use kube::{Api, ResourceExt};
 
 use super::hold::{look_for_leftovers, seen};
 use super::plan::{self, Plan, check_channel, check_message, stalled};
+use super::readdress::{Rules, nobody_left};
 use super::reconcile::{is_sealed, key_of, uid_of};
 use super::{Context, PlannerError, report};
 use crate::api::{
@@ -54,8 +55,12 @@ pub(super) async fn prepare(
     if let Err((reason, message)) = check_channel(child, context, &resolved.channel_ref).await? {
         return Ok(Err(Stage::Stalled(reason, message)));
     }
+    let rules = match Rules::of(child, &source, &resolved, context) {
+        Ok(rules) => rules,
+        Err(stage) => return Ok(Err(stage)),
+    };
     // Everything that can be refused is refused before the source is touched.
-    if let Err(stage) = check_texts(&source, &resolved, request, context).await? {
+    if let Err(stage) = check_texts(&source, &resolved, request, &rules, context).await? {
         return Ok(Err(stage));
     }
     if child.spec.paused {
@@ -69,7 +74,10 @@ pub(super) async fn prepare(
         Ok(pages) => pages,
         Err(stage) => return Ok(Err(stage)),
     };
-    let recipients = carried_over(pages.iter(), &request.include);
+    let recipients = match rules.readdressed(carried_over(pages.iter(), &request.include)).await {
+        Ok(recipients) => recipients,
+        Err(stage) => return Ok(Err(stage)),
+    };
     let taken = Taken {
         resolved,
         recipients,
@@ -110,6 +118,7 @@ async fn check_texts(
     source: &Broadcast,
     resolved: &Resolved,
     request: &RestartFrom,
+    rules: &Rules,
     context: &Context,
 ) -> Result<Result<(), Stage>, PlannerError> {
     let batches = match batches_of(source, context).await? {
@@ -124,7 +133,15 @@ async fn check_texts(
             recipients.extend(carried_over([page].iter(), &request.include));
         }
     }
-    Ok(check_message(&resolved.message, recipients).await.map(drop))
+    let recipients = match rules.readdressed(recipients).await {
+        Ok(recipients) => recipients,
+        Err(stage) => return Ok(Err(stage)),
+    };
+    if let Some(stage) = nobody_left(&recipients) {
+        return Ok(Err(stage));
+    }
+    let Resolved { channel_ref, message } = resolved;
+    Ok(check_message(source, context, channel_ref, message, recipients).await.map(drop))
 }
 
 /// The pages of a source, in their order, all of them.
@@ -171,8 +188,16 @@ pub(super) async fn recipients_again(
         Ok(batches) => batches,
         Err(stage) => return Ok(Err(stage)),
     };
+    let resolved = match resolve(child, &source) {
+        Ok(resolved) => resolved,
+        Err(stage) => return Ok(Err(stage)),
+    };
     let pages: Vec<Page> = batches.iter().filter_map(|batch| Page::parse(batch).ok()).collect();
-    Ok(Ok(carried_over(pages.iter(), &request.include)))
+    let recipients = carried_over(pages.iter(), &request.include);
+    match Rules::of(child, &source, &resolved, context) {
+        Ok(rules) => Ok(rules.readdressed(recipients).await),
+        Err(stage) => Ok(Err(stage)),
+    }
 }
 
 /// Marks the source as restarted by this child, unless it is already. Fails when the source has changed since it was read.

@@ -7,38 +7,55 @@ use super::PlannerError;
 use crate::api::{KeyRef, Recipients, Source};
 use crate::cluster::within;
 use crate::domain::audience::{Audience, AudienceError};
+use crate::domain::chat::ChatRules;
 use crate::domain::page::Recipient;
 
 /// An audience, or why there is none: a reason for programs, and what to do.
 pub(super) type Read<T> = Result<T, (String, String)>;
 
-/// Reads the whole audience.
+/// Reads the whole audience, of a channel with these rules.
 pub(super) async fn audience(
     client: &Client,
     namespace: &str,
     recipients: &Recipients,
+    rules: ChatRules,
 ) -> Result<Read<Vec<Recipient>>, PlannerError> {
-    let mut audience = Audience::default();
-    if let Some(chats) = &recipients.chats
-        && let Err(error) = audience.add_chats(chats)
-    {
-        return Ok(Err(problem(&error)));
+    let mut audience = Audience::new(rules);
+    if let Some(chats) = recipients.chats.clone() {
+        audience = match add(audience, move |audience| audience.add_chats(&chats)).await {
+            Ok(audience) => audience,
+            Err(problem) => return Ok(Err(problem)),
+        };
     }
-    if let Some(csv) = &recipients.csv
-        && let Err(error) = audience.add_csv("recipients.csv", csv)
-    {
-        return Ok(Err(problem(&error)));
+    if let Some(csv) = recipients.csv.clone() {
+        audience = match add(audience, move |audience| audience.add_csv("recipients.csv", &csv)).await {
+            Ok(audience) => audience,
+            Err(problem) => return Ok(Err(problem)),
+        };
     }
     for source in recipients.from.iter().flatten() {
         let (name, text) = match text_of(client, namespace, source).await? {
             Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         };
-        if let Err(error) = audience.add_csv(&name, &text) {
-            return Ok(Err(problem(&error)));
-        }
+        audience = match add(audience, move |audience| audience.add_csv(&name, &text)).await {
+            Ok(audience) => audience,
+            Err(problem) => return Ok(Err(problem)),
+        };
     }
     Ok(audience.finish().map_err(|error| problem(&error)))
+}
+
+/// Adds to an audience, on a thread that holds up nothing else: a million phone numbers take seconds.
+async fn add(
+    mut audience: Audience,
+    step: impl FnOnce(&mut Audience) -> Result<(), AudienceError> + Send + 'static,
+) -> Read<Audience> {
+    let adding = tokio::task::spawn_blocking(move || step(&mut audience).map(|()| audience));
+    match adding.await {
+        Ok(added) => added.map_err(|error| problem(&error)),
+        Err(died) => Err(("InvalidCsv".into(), format!("the audience could not be read: {died}"))),
+    }
 }
 
 fn problem(error: &AudienceError) -> (String, String) {

@@ -5,15 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Client;
-use reqwest::header::{HeaderMap, HeaderValue, InvalidHeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderMap, InvalidHeaderValue};
+use reqwest::{Certificate, Client};
 
-use super::http::{BroadcastName, SendRequest, read_answer};
+use super::SecretValues;
+use super::secrecy::hidden;
+use super::wire::{Outgoing, Protocol, WireAnswer, WireRequest};
 use crate::address_guard::{AddressNotAllowed, AddressPolicy};
-use crate::api::HttpChannel;
+use crate::api::BroadcastChannelSpec;
 use crate::clock;
 use crate::domain::answer::Answer;
 use crate::domain::ids::ObjectKey;
+use crate::webhooks::InvalidSecret;
 
 /// Longest wait for a connection, and never more than half of the time for an answer: a gateway that does not accept in
 /// time is unreachable and nothing was sent, while a request that runs out of time is Unknown.
@@ -26,11 +29,17 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest answer that is read. An answer is an id or an error; what is longer is cut, not refused.
 const MAX_ANSWER: usize = 64 * 1024;
 
+/// Shortest chat that is cut out of what a provider says. Numbers of fewer digits stand for other things there, such as its codes.
+const SHORTEST_CHAT: usize = 5;
+
 /// A gateway that cannot be used as it is described.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The url is none.
-    #[error("http.url is not a valid URL: {0}")]
+    /// The settings of the provider are missing: only a schema of another version lets them be.
+    #[error("spec.{0} is missing: the provider needs it")]
+    NoSettings(&'static str),
+    /// A url is none.
+    #[error("the url of the channel is not valid: {0}")]
     InvalidUrl(String),
     /// The url points to an address that users may not reach.
     #[error(transparent)]
@@ -38,6 +47,18 @@ pub enum GatewayError {
     /// The token cannot be sent in a header.
     #[error("the token has characters that cannot stand in a header: check for line breaks in the Secret")]
     InvalidToken(#[from] InvalidHeaderValue),
+    /// The token cannot be a part of a url, as the provider wants it. It is not shown.
+    #[error("the token is no token of this provider: check for line breaks and spaces in the Secret")]
+    UnusableToken,
+    /// A signing secret is none.
+    #[error(transparent)]
+    InvalidSecret(#[from] InvalidSecret),
+    /// A header of the channel is none.
+    #[error("{0} cannot be the name of a header: correct spec.http.headers")]
+    InvalidHeader(String),
+    /// The certificates of the channel cannot be read.
+    #[error("the certificates of spec.caSecretRef cannot be read: they must be PEM")]
+    InvalidCertificates,
     /// The client cannot be made.
     #[error("failed to set up the HTTP client")]
     Client(#[source] reqwest::Error),
@@ -48,44 +69,59 @@ impl GatewayError {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
+            Self::NoSettings(_) => "InvalidSpec",
             Self::InvalidUrl(_) => "InvalidUrl",
             Self::AddressNotAllowed(_) => "AddressNotAllowed",
-            Self::InvalidToken(_) => "InvalidToken",
+            Self::InvalidToken(_) | Self::UnusableToken => "InvalidToken",
+            Self::InvalidSecret(_) => "InvalidSecret",
+            Self::InvalidHeader(_) => "InvalidHeader",
+            Self::InvalidCertificates => "InvalidCertificates",
             Self::Client(_) => "ClientFailed",
         }
     }
 }
 
 /// A gateway, ready to take messages. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Gateway {
     client: Client,
-    url: reqwest::Url,
+    protocol: Arc<dyn Protocol>,
+    policy: Arc<AddressPolicy>,
     timeout: Duration,
+    secrets: Arc<[String]>,
+}
+
+/// What came back.
+struct Reply {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
 }
 
 impl Gateway {
-    /// A gateway as its channel describes it.
+    /// The gateway of a channel. `secrets` holds the values of all keys that [`BroadcastChannelSpec::sending_secrets`] names.
     ///
     /// # Errors
-    /// When the url or the token cannot be used.
+    /// When the settings or a secret cannot be used.
     pub fn new(
-        channel: &HttpChannel,
-        token: Option<&str>,
+        key: &ObjectKey,
+        channel: &BroadcastChannelSpec,
+        secrets: &SecretValues,
         policy: &Arc<AddressPolicy>,
     ) -> Result<Self, GatewayError> {
-        let url: reqwest::Url =
-            channel.url.parse().map_err(|error| GatewayError::InvalidUrl(format!("{error}")))?;
-        policy.check_url(&url)?;
-        let mut headers = HeaderMap::new();
-        if let Some(token) = token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
-            value.set_sensitive(true);
-            headers.insert(reqwest::header::AUTHORIZATION, value);
+        let protocol = super::protocol(key, channel, secrets)?;
+        policy.check_url(&super::base_url(channel)?)?;
+        let seconds = u64::try_from(channel.timeout_seconds()).unwrap_or(1).max(1);
+        let timeout = Duration::from_secs(seconds);
+        let mut builder = Client::builder();
+        if let Some(reference) = &channel.ca_secret_ref {
+            let roots = Certificate::from_pem_bundle(secrets.of(reference).as_bytes())
+                .ok()
+                .filter(|roots| !roots.is_empty())
+                .ok_or(GatewayError::InvalidCertificates)?;
+            builder = builder.tls_certs_merge(roots);
         }
-        let timeout = Duration::from_secs(u64::try_from(channel.timeout_seconds).unwrap_or(1).max(1));
-        let client = Client::builder()
-            .default_headers(headers)
+        let client = builder
             .user_agent(concat!("broadcast-operator/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -96,36 +132,73 @@ impl Gateway {
             .dns_resolver(policy.resolver())
             .build()
             .map_err(GatewayError::Client)?;
-        Ok(Self { client, url, timeout })
+        let mut secrets: Vec<String> = secrets.words().map(str::to_owned).collect();
+        // One may be the beginning of another.
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Ok(Self { client, protocol, policy: policy.clone(), timeout, secrets: secrets.into() })
     }
 
     /// Sends one message. Never fails: whatever happens is an answer.
-    pub async fn send(&self, broadcast: &ObjectKey, token: &str, chat: &str, text: &str) -> Answer {
+    pub async fn send(&self, message: &Outgoing<'_>) -> Answer {
+        let request = match self.protocol.request(message) {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+        let answer = match self.exchange(request).await {
+            Ok(reply) => self.protocol.answer(&reply.as_answer()),
+            Err(answer) => answer,
+        };
+        self.discreet(answer, message.chat)
+    }
+
+    /// Asks the provider whether the credentials are good. `None`: it has no request for that.
+    pub async fn probe(&self) -> Option<Answer> {
+        let request = self.protocol.probe()?;
+        let answer = match self.exchange(request).await {
+            Ok(reply) => self.protocol.probed(&reply.as_answer()),
+            Err(answer) => answer,
+        };
+        Some(self.discreet(answer, ""))
+    }
+
+    /// An answer without what it must not tell: providers repeat tokens that they refuse and numbers that they do not know, and
+    /// details go on into conditions, events and logs.
+    fn discreet(&self, answer: Answer, chat: &str) -> Answer {
+        let chat = if chat.len() < SHORTEST_CHAT { "" } else { chat };
+        let secrets = self.secrets.iter().map(String::as_str).chain([chat]);
+        answer.with_detail(|detail| secrets.fold(detail.to_owned(), |text, secret| hidden(&text, secret)))
+    }
+
+    async fn exchange(&self, request: WireRequest) -> Result<Reply, Answer> {
         let started = clock::monotonic();
-        let name = BroadcastName { namespace: &broadcast.namespace, name: &broadcast.name };
-        let body = SendRequest { id: token, to: chat, text, broadcast: name };
-        let request = self.client.post(self.url.clone()).header("Idempotency-Key", token).json(&body);
+        let WireRequest { method, url, headers, body } = request;
+        if let Err(refused) = self.policy.check_url(&url) {
+            return Err(Answer::Unreachable { detail: refused.to_string() });
+        }
+        let request = self.client.request(method, url).headers(headers).body(body);
         let response = match tokio::time::timeout(self.timeout, request.send()).await {
             Ok(Ok(response)) => response,
             // No connection: nothing of the request left this machine.
             Ok(Err(error)) if error.is_connect() || error.is_builder() => {
-                return Answer::Unreachable { detail: cause_of(&error) };
+                return Err(Answer::Unreachable { detail: cause_of(&error) });
             }
-            Ok(Err(error)) => return Answer::Unknown { code: "NoAnswer".into(), detail: cause_of(&error) },
+            Ok(Err(error)) => return Err(Answer::unknown("NoAnswer", cause_of(&error))),
             Err(_) => {
-                return Answer::Unknown {
-                    code: "Timeout".into(),
-                    detail: format!("no answer within {} s", self.timeout.as_secs()),
-                };
+                let detail = format!("no answer within {} s", self.timeout.as_secs());
+                return Err(Answer::unknown("Timeout", detail));
             }
         };
-        let status = response.status().as_u16();
-        let retry_after =
-            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let rest = self.timeout.saturating_sub(started.elapsed()).min(BODY_TIMEOUT);
         // The status has come: a body that does not follow takes nothing away from it.
-        let answer = tokio::time::timeout(rest, read_body(response)).await.unwrap_or_default();
-        read_answer(status, retry_after.as_deref(), &answer, clock::now())
+        let body = tokio::time::timeout(rest, read_body(response)).await.unwrap_or_default();
+        Ok(Reply { status, headers, body })
+    }
+}
+
+impl Reply {
+    fn as_answer(&self) -> WireAnswer<'_> {
+        WireAnswer { status: self.status, headers: &self.headers, body: &self.body, now: clock::now() }
     }
 }
 
@@ -156,20 +229,40 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::api::{HttpChannel, ProviderName};
+    use crate::domain::answer::{Refusal, RefusalKind};
+    use crate::domain::content::Content;
+    use crate::providers::wire::BroadcastName;
 
     fn gateway(scheme: &str, listener: &TcpListener, timeout_seconds: i32) -> Gateway {
         // Another test may have set it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = listener.local_addr().expect("address");
-        let channel =
+        let http =
             HttpChannel { url: format!("{scheme}://{address}/"), timeout_seconds, ..HttpChannel::default() };
+        let channel =
+            BroadcastChannelSpec { http: Some(http), ..BroadcastChannelSpec::of(ProviderName::Http) };
         let loopback = "127.0.0.0/8".parse().expect("range");
-        Gateway::new(&channel, None, &Arc::new(AddressPolicy::new(vec![loopback]))).expect("gateway")
+        let policy = Arc::new(AddressPolicy::new(vec![loopback]));
+        Gateway::new(&ObjectKey::new("shop", "sms"), &channel, &SecretValues::default(), &policy)
+            .expect("gateway")
     }
 
     async fn send(gateway: &Gateway) -> Answer {
-        gateway.send(&ObjectKey::new("shop", "sale"), "u.0.0", "15550100", "Hi").await
+        let (content, params) = (Content::text("Hi"), BTreeMap::new());
+        let broadcast = BroadcastName { namespace: "shop", name: "sale" };
+        let message = Outgoing {
+            token: "u.0.0",
+            chat: "15550100",
+            content: &content,
+            params: &params,
+            broadcast,
+            now: clock::now(),
+        };
+        gateway.send(&message).await
     }
 
     /// Answers one request with `answer` and then says nothing more.
@@ -194,13 +287,15 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_never_comes_leaves_the_status_as_the_answer() {
         let answers: [(&[u8], Answer); 2] = [
-            (
-                b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n",
-                Answer::Accepted { message_id: String::new() },
-            ),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n", Answer::accepted("")),
             (
                 b"HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 9\r\n\r\n{",
-                Answer::RateLimited { wait: Some(Duration::from_secs(7)) },
+                Answer::Refused(Refusal {
+                    kind: RefusalKind::RateLimited,
+                    code: "429".into(),
+                    detail: "the gateway answered 429".into(),
+                    wait: Some(Duration::from_secs(7)),
+                }),
             ),
         ];
         for (stored, expected) in answers {
@@ -212,6 +307,22 @@ mod tests {
             };
             assert_eq!(answer, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_gateway_repeats_of_secrets_and_chats_is_not_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+        let gateway = Gateway { secrets: Arc::new(["s3cret".into()]), ..gateway("http", &listener, 1) };
+        for (said, told) in [
+            ("no +15550100 (555), whatsapp:+15550100", "no +… (555), whatsapp:+…"),
+            ("you sent s3cret", "you sent …"),
+        ] {
+            let answer = Answer::refused(RefusalKind::Permanent, "21211", said);
+            let expected = Answer::refused(RefusalKind::Permanent, "21211", told);
+            assert_eq!(gateway.discreet(answer, "15550100"), expected);
+        }
+        let short = Answer::unknown("502", "error 502");
+        assert_eq!(gateway.discreet(short.clone(), "502"), short);
     }
 
     #[tokio::test]

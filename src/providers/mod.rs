@@ -1,4 +1,92 @@
-//! Gateways: one file per provider. Building a request and reading an answer are pure; sending is in [`gateway`].
+//! Providers: one file each, with requests and answers as pure functions; sending is in [`gateway`].
+//!
+//! In: a channel's settings, the values of its Secrets, messages. Out: answers.
 
 pub mod gateway;
 pub mod http;
+pub mod periskope;
+mod secrecy;
+pub mod telegram;
+pub mod twilio;
+pub mod whatsapp;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use reqwest::Url;
+
+use crate::api::{BroadcastChannelSpec, KeyRef, ProviderName};
+use crate::domain::ids::ObjectKey;
+use gateway::GatewayError;
+use wire::Protocol;
+
+/// The values of a channel's Secrets, by name and key. Never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretValues(BTreeMap<(String, String), String>);
+
+impl std::fmt::Debug for SecretValues {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("SecretValues(…)")
+    }
+}
+
+impl SecretValues {
+    /// Takes in the value of a key.
+    pub fn insert(&mut self, reference: &KeyRef, value: String) {
+        self.0.insert((reference.name.clone(), reference.key.clone()), value);
+    }
+
+    /// The value of a key; empty when it was not read.
+    #[must_use]
+    pub fn of(&self, reference: &KeyRef) -> &str {
+        self.0.get(&(reference.name.clone(), reference.key.clone())).map_or("", String::as_str)
+    }
+
+    /// All values, those of a rotation one by one. Certificates, which are no secrets, have lines, and are left out.
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.0.values().filter(|value| !value.contains('\n')).flat_map(|value| value.split_whitespace())
+    }
+}
+
+/// The protocol that a channel speaks.
+fn protocol(
+    key: &ObjectKey,
+    channel: &BroadcastChannelSpec,
+    secrets: &SecretValues,
+) -> Result<Arc<dyn Protocol>, GatewayError> {
+    Ok(match channel.provider {
+        ProviderName::Http => Arc::new(http::Http::new(settings("http", channel.http.as_ref())?, secrets)?),
+        ProviderName::WhatsApp => {
+            Arc::new(whatsapp::WhatsApp::new(settings("whatsApp", channel.whats_app.as_ref())?, secrets)?)
+        }
+        ProviderName::Telegram => {
+            Arc::new(telegram::Telegram::new(settings("telegram", channel.telegram.as_ref())?, secrets)?)
+        }
+        ProviderName::Twilio => {
+            let settings = settings("twilio", channel.twilio.as_ref())?;
+            let callback = twilio::callback(settings, key)?;
+            Arc::new(twilio::Twilio::new(settings, secrets, callback)?)
+        }
+        ProviderName::Periskope => {
+            let settings = settings("periskope", channel.periskope.as_ref())?;
+            Arc::new(periskope::Periskope::new(settings, secrets)?)
+        }
+    })
+}
+
+/// Where a channel sends to: the address that the guard is asked about before anything is sent.
+fn base_url(channel: &BroadcastChannelSpec) -> Result<Url, GatewayError> {
+    let text = match channel.provider {
+        ProviderName::Http => &settings("http", channel.http.as_ref())?.url,
+        ProviderName::WhatsApp => &settings("whatsApp", channel.whats_app.as_ref())?.base_url,
+        ProviderName::Telegram => &settings("telegram", channel.telegram.as_ref())?.base_url,
+        ProviderName::Twilio => &settings("twilio", channel.twilio.as_ref())?.base_url,
+        ProviderName::Periskope => &settings("periskope", channel.periskope.as_ref())?.base_url,
+    };
+    text.parse().map_err(|error| GatewayError::InvalidUrl(format!("{error}")))
+}
+
+fn settings<'a, T>(field: &'static str, settings: Option<&'a T>) -> Result<&'a T, GatewayError> {
+    settings.ok_or(GatewayError::NoSettings(field))
+}

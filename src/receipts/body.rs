@@ -1,45 +1,11 @@
 //! The body of a receipts request: JSON text → receipts. Pure.
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::domain::outcome::{Outcome, Row};
-
-/// Longest id that is looked up, in bytes: a token has about 50, a gateway's message id at most 128.
-const MAX_ID: usize = 256;
-/// Earliest time that is believed, 2000-01-01: what is older is a clock that was never set. The API server takes no year
-/// before 0, and one such time would keep its whole page from being stored.
-const EARLIEST: Timestamp = Timestamp::constant(946_684_800, 0);
-
-/// What became of one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Token or message id.
-    pub id: String,
-    /// What is known of its row by it.
-    pub evidence: Row,
-}
-
-/// The body is no list of receipts.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// It is no JSON.
-    #[error("the body is not JSON: {0}")]
-    Json(#[source] serde_json::Error),
-    /// It is something else.
-    #[error("the body must be a JSON array of receipts: [{{\"id\": …, \"status\": \"delivered\"}}]")]
-    NotAList,
-}
-
-/// Receipts of one request, and how many more could not be read.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Body {
-    /// Those that could be read.
-    pub receipts: Vec<Receipt>,
-    /// Number of those that could not: they are left out, so that they do not hold up the others for ever.
-    pub malformed: usize,
-}
+use crate::domain::outcome::Outcome;
+use crate::domain::receipt::{NoticeError, Notices, Receipt};
 
 #[derive(Deserialize)]
 struct Raw {
@@ -51,6 +17,9 @@ struct Raw {
     code: Option<String>,
     #[serde(default)]
     message: Option<String>,
+    /// The recipient wants no more messages of this sender.
+    #[serde(default, rename = "optOut")]
+    opt_out: bool,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -66,55 +35,47 @@ enum Status {
 ///
 /// # Errors
 /// When it is no list of receipts.
-pub fn parse(body: &[u8], now: Timestamp) -> Result<Body, BodyError> {
-    let items = match serde_json::from_slice(body).map_err(BodyError::Json)? {
+pub fn parse(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
+    let items = match serde_json::from_slice(body).map_err(NoticeError::Json)? {
         Value::Array(items) => items,
         item @ Value::Object(_) => vec![item],
-        _ => return Err(BodyError::NotAList),
+        _ => return Err(NoticeError::NotAList),
     };
-    let mut read = Body::default();
+    let mut read = Notices::default();
     for item in items {
-        match serde_json::from_value::<Raw>(item) {
-            Ok(raw) if (1..=MAX_ID).contains(&raw.id.len()) => read.receipts.push(receipt(raw, now)),
-            _ => read.malformed += 1,
-        }
+        let receipt = serde_json::from_value::<Raw>(item).ok().and_then(|raw| receipt(raw, now));
+        read.malformed += usize::from(receipt.is_none());
+        read.receipts.extend(receipt);
     }
     Ok(read)
 }
 
-fn receipt(raw: Raw, now: Timestamp) -> Receipt {
+fn receipt(raw: Raw, now: Timestamp) -> Option<Receipt> {
     let outcome = match raw.status {
         Status::Sent => Outcome::Sent,
         Status::Delivered => Outcome::Delivered,
         Status::Read => Outcome::Read,
         Status::Failed => Outcome::Failed,
     };
-    let time = raw.time.map_or(now, |time| believable(time, now));
-    // What has a receipt has been tried once at least.
-    let mut evidence = Row::known(outcome, 1, time);
-    if outcome == Outcome::Failed {
-        let code = raw.code.unwrap_or_else(|| "Failed".into());
-        let detail = raw.message.unwrap_or_else(|| "the gateway reported that it failed".into());
-        evidence = evidence.with_error(&code, &detail);
+    let receipt = Receipt::new(&raw.id, outcome, raw.time, now)?;
+    if outcome != Outcome::Failed {
+        return Some(receipt);
     }
-    Receipt { id: raw.id, evidence }
-}
-
-/// The time of a receipt in milliseconds, as all times of a page. A gateway whose clock is ahead must not write into the
-/// future.
-fn believable(time: Timestamp, now: Timestamp) -> Timestamp {
-    time.round(Unit::Millisecond).unwrap_or(now).min(now).max(EARLIEST)
+    let code = raw.code.unwrap_or_else(|| "Failed".into());
+    let detail = raw.message.unwrap_or_else(|| "the gateway reported that it failed".into());
+    Some(Receipt { is_opt_out: raw.opt_out, ..receipt.with_error(&code, &detail) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::outcome::Row;
 
     fn now() -> Timestamp {
         "2026-11-23T10:00:00Z".parse().expect("time")
     }
 
-    fn read(body: &str) -> Body {
+    fn read(body: &str) -> Notices {
         parse(body.as_bytes(), now()).expect("a list")
     }
 

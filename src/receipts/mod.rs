@@ -5,17 +5,19 @@
 
 mod body;
 mod early;
+mod opt_outs;
 mod places;
 mod refusal;
 mod room;
 mod secrets;
+mod source;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use futures::future::join_all;
@@ -24,24 +26,27 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::HttpChannel;
+use crate::api::BroadcastChannelSpec;
 use crate::clock;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::Row;
+use crate::domain::receipt::{Notices, Receipt};
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::{Metrics, ReceiptResult};
 use crate::observed::Observed;
-use body::Receipt;
+use crate::providers::whatsapp;
 use early::RefusedIds;
 use places::{Named, Places};
 use refusal::Refusal;
 use room::{BodyRoom, ChannelRooms};
-use secrets::{SigningSecrets, claimed};
+use secrets::SigningSecrets;
+use source::Source;
 
 /// Longest wait for the answer of a send whose receipt came before it.
 const EARLY_WAIT: Duration = Duration::from_secs(2);
 
 struct Context {
+    client: Client,
     ledger: Arc<Ledger>,
     observed: Observed,
     metrics: Metrics,
@@ -62,11 +67,11 @@ pub async fn serve(
     metrics: Metrics,
     ended: CancellationToken,
 ) -> std::io::Result<()> {
-    let secrets = SigningSecrets::new(client);
+    let secrets = SigningSecrets::new(client.clone());
     let (bodies, channels) = (BodyRoom::default(), ChannelRooms::default());
-    let context = Context { ledger, observed, metrics, secrets, bodies, channels };
+    let context = Context { client, ledger, observed, metrics, secrets, bodies, channels };
     let routes = Router::new()
-        .route("/v1/namespaces/{namespace}/channels/{channel}/receipts", post(receive))
+        .route("/v1/namespaces/{namespace}/channels/{channel}/receipts", post(receive).get(shake_hands))
         .with_state(Arc::new(context));
     let stopped = async move { ended.cancelled().await };
     axum::serve(listener, routes).with_graceful_shutdown(stopped).await
@@ -93,21 +98,39 @@ async fn receive(
     received.map(|()| StatusCode::NO_CONTENT)
 }
 
+/// The handshake by which Meta makes sure that a webhook is its owner's: it gets its challenge back if it knows the token of the
+/// channel.
+async fn shake_hands(
+    State(context): State<Arc<Context>>,
+    Path((namespace, channel)): Path<(String, String)>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<String, Refusal> {
+    let key = ObjectKey::new(namespace, channel);
+    let channel = context.observed.channel(&key).ok_or(Refusal::NoChannel)?;
+    let wanted =
+        channel.spec.whats_app.as_ref().and_then(|whats_app| whats_app.verify_token_secret_ref.as_ref());
+    let tokens = context.secrets.values(&key.namespace, wanted.ok_or(Refusal::WrongToken)?).await?;
+    let challenge = tokens.iter().find_map(|token| whatsapp::webhook::challenge(&query, token));
+    challenge.ok_or(Refusal::WrongToken)
+}
+
 async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Result<(), Refusal> {
     let channel = context.observed.channel(key).ok_or(Refusal::NoChannel)?;
-    let http = channel.spec.http.as_ref().ok_or(Refusal::NoChannel)?;
     let (head, body) = request.into_parts();
-    let claimed = claimed(http, &head.headers)?;
+    let source = Source::of(&channel.spec, &head)?;
     let body = context.bodies.read(body).await?;
-    if let Some(claimed) = claimed {
-        context.secrets.check(&key.namespace, claimed, &body.bytes).await?;
-    }
-    let parsed = body::parse(&body.bytes, clock::now())?;
+    context.secrets.check(&key.namespace, &source, &body.bytes).await?;
+    let Notices { receipts, preferences, malformed } = source.read(&body.bytes, clock::now())?;
     drop(body);
-    context.metrics.receipts(ReceiptResult::Malformed, parsed.malformed);
+    context.metrics.receipts(ReceiptResult::Malformed, malformed);
     let room = context.channels.of(key, |channel| context.observed.channel(channel).is_some());
-    let taken = room.take(parsed.receipts.len())?;
-    let Located { found, strangers, unknown } = locate(context, key, &room.refused, parsed.receipts).await;
+    let taken = room.take(receipts.len() + preferences.len())?;
+    opt_outs::follow(&context.client, key, &channel.spec, &preferences).await?;
+    let Located { found, opt_outs, strangers, unknown } = locate(context, key, &room.refused, receipts).await;
+    for ((name, page), rows) in &opt_outs {
+        let own = ObjectKey::new(&key.namespace, name);
+        opt_outs::suppress(&context.client, &context.ledger, &own, &channel.spec, page, rows).await?;
+    }
     store(context, found, taken).await?;
     if !unknown.is_empty() && context.observed.blind(&key.namespace).is_some() {
         return Err(Refusal::TooEarly);
@@ -115,7 +138,7 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     // With nothing in flight, these too are of messages that are not ours, or of deleted Broadcasts.
     let early = if Places::of(&context.observed, key).may_have_sends_in_flight(clock::now()) {
         let ids = unknown.iter().map(|receipt| receipt.id.as_str());
-        room.refused.still_early(ids, clock::monotonic(), longest_send(http))
+        room.refused.still_early(ids, clock::monotonic(), longest_send(&channel.spec))
     } else {
         0
     };
@@ -124,8 +147,8 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
 }
 
 /// Longest time from a request that is in flight now until the message id in its answer is known.
-fn longest_send(channel: &HttpChannel) -> Duration {
-    Duration::from_secs(u64::try_from(channel.timeout_seconds).unwrap_or_default()) + EARLY_WAIT
+fn longest_send(channel: &BroadcastChannelSpec) -> Duration {
+    Duration::from_secs(u64::try_from(channel.timeout_seconds()).unwrap_or_default()) + EARLY_WAIT
 }
 
 /// Evidence by page.
@@ -135,6 +158,8 @@ type Found = BTreeMap<(ObjectKey, BroadcastUid), Vec<(usize, Row)>>;
 #[derive(Default)]
 struct Located {
     found: Found,
+    /// Of these, those of chats that want no more messages, by the channel of the message and its page.
+    opt_outs: BTreeMap<(String, ObjectKey), Vec<(usize, Row)>>,
     /// Receipts of messages that are not of this channel.
     strangers: usize,
     /// Receipts that may be of messages whose answers are on their way.
@@ -147,6 +172,10 @@ impl Located {
         for receipt in std::mem::take(&mut self.unknown) {
             match places.find(&receipt.id) {
                 Named::Row(at) => {
+                    if receipt.is_opt_out {
+                        let rows = self.opt_outs.entry((at.channel.clone(), at.page.clone())).or_default();
+                        rows.push((at.row, receipt.evidence.clone()));
+                    }
                     let rows = self.found.entry((at.page, at.broadcast)).or_default();
                     rows.push((at.row, receipt.evidence));
                 }

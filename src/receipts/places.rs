@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use crate::api::Broadcast;
+use crate::api::{Broadcast, BroadcastChannel};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::token::MessageToken;
 use crate::observed::Observed;
@@ -23,6 +23,8 @@ pub struct At {
     pub broadcast: BroadcastUid,
     /// Row in the page.
     pub row: usize,
+    /// Name of the channel that the message went through.
+    pub channel: String,
 }
 
 /// What an id names.
@@ -36,7 +38,8 @@ pub enum Named {
     Stranger,
 }
 
-/// The Broadcasts that were sent through one channel: a receipt settles no other channel's messages.
+/// The Broadcasts that were sent through one channel, or through another number of its app: a receipt settles no other
+/// channel's messages.
 pub struct Places<'a> {
     observed: &'a Observed,
     namespace: &'a str,
@@ -47,10 +50,11 @@ impl<'a> Places<'a> {
     /// The places of this channel's messages.
     #[must_use]
     pub fn of(observed: &'a Observed, channel: &'a ObjectKey) -> Self {
+        let names = names_of(observed, channel);
         let mut broadcasts = observed.broadcasts.state_filter(|broadcast| {
             let resolved = broadcast.status.as_ref().and_then(|status| status.resolved.as_ref());
             broadcast.namespace().as_deref() == Some(&channel.namespace)
-                && resolved.is_some_and(|resolved| resolved.channel_ref.name == channel.name)
+                && resolved.is_some_and(|resolved| names.contains(&resolved.channel_ref.name))
         });
         broadcasts.sort_by_key(|broadcast| std::cmp::Reverse(broadcast.creation_timestamp()));
         Self { observed, namespace: &channel.namespace, broadcasts }
@@ -64,11 +68,9 @@ impl<'a> Places<'a> {
             let page = self.observed.pages.page(self.namespace, &token.broadcast, token.page);
             return match page {
                 Some(page) if token.row >= page.rows => Named::Stranger,
-                Some(page) => Named::Row(At {
-                    page: page.key.clone(),
-                    broadcast: token.broadcast.clone(),
-                    row: token.row,
-                }),
+                Some(_) => {
+                    self.at(&token.broadcast, token.page, token.row).map_or(Named::Nothing, Named::Row)
+                }
                 None => Named::Nothing,
             };
         }
@@ -96,12 +98,26 @@ impl<'a> Places<'a> {
 
     fn at(&self, broadcast: &BroadcastUid, page: usize, row: usize) -> Option<At> {
         let summary = self.observed.pages.page(self.namespace, broadcast, page)?;
-        (row < summary.rows).then(|| At { page: summary.key.clone(), broadcast: broadcast.clone(), row })
+        let is_it = |known: &&Arc<Broadcast>| known.uid().as_deref() == Some(broadcast.as_str());
+        let resolved = self.broadcasts.iter().find(is_it)?.status.as_ref()?.resolved.as_ref()?;
+        let channel = resolved.channel_ref.name.clone();
+        let (page, broadcast) = (summary.key.clone(), broadcast.clone());
+        (row < summary.rows).then_some(At { page, broadcast, row, channel })
     }
 
     fn uids(&self) -> impl Iterator<Item = BroadcastUid> + '_ {
         self.broadcasts.iter().filter_map(|broadcast| broadcast.uid()).map(BroadcastUid::new)
     }
+}
+
+/// The channels whose receipts come the same way: Meta has one webhook for all numbers of an app.
+fn names_of(observed: &Observed, channel: &ObjectKey) -> Vec<String> {
+    let app = |channel: &BroadcastChannel| channel.spec.whats_app.as_ref()?.app_secret_ref.clone();
+    let own = observed.channel(channel).and_then(|channel| app(&channel));
+    let others = observed.channels.state_filter(|other| {
+        other.namespace().as_deref() == Some(&channel.namespace) && own.is_some() && app(other) == own
+    });
+    others.iter().map(|other| other.name_any()).chain([channel.name.clone()]).collect()
 }
 
 /// Whether this is a UID as the API server makes them, and not the beginning of a message id that looks like a token.

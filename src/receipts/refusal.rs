@@ -3,9 +3,9 @@
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::body::BodyError;
 use super::room::{BODY_TIMEOUT, MAX_BODY};
 use super::secrets::Untrusted;
+use crate::domain::receipt::NoticeError;
 
 /// Seconds after which a gateway may try again what could not be stored.
 const RETRY_AFTER: &str = "5";
@@ -23,14 +23,17 @@ pub enum Refusal {
     #[error("the body is larger than {MAX_BODY} bytes: send fewer receipts at once")]
     TooLarge,
     /// There is no such channel.
-    #[error("there is no BroadcastChannel of provider HTTP with this name in this namespace")]
+    #[error("there is no BroadcastChannel with this name in this namespace")]
     NoChannel,
     /// It does not come from the channel's gateway.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
+    /// The handshake that sets a webhook up names another token.
+    #[error("this is no handshake of a webhook, or its hub.verify_token is not that of the channel")]
+    WrongToken,
     /// It is no list of receipts.
     #[error(transparent)]
-    Malformed(#[from] BodyError),
+    Malformed(#[from] NoticeError),
     /// The ledger did not take them.
     #[error("failed to store the receipts, send them again")]
     NotStored(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -45,8 +48,8 @@ impl IntoResponse for Refusal {
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoChannel => StatusCode::NOT_FOUND,
-            Self::Untrusted(Untrusted::NotConfigured) => StatusCode::FORBIDDEN,
-            Self::Untrusted(Untrusted::Signature(_)) => StatusCode::UNAUTHORIZED,
+            Self::Untrusted(Untrusted::NotConfigured(_)) | Self::WrongToken => StatusCode::FORBIDDEN,
+            Self::Untrusted(Untrusted::Signature(_) | Untrusted::NoSignature(_)) => StatusCode::UNAUTHORIZED,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Busy | Self::Untrusted(Untrusted::Unusable) | Self::NotStored(_) | Self::TooEarly => {
                 StatusCode::SERVICE_UNAVAILABLE

@@ -16,12 +16,12 @@ use super::early::RefusedIds;
 use super::refusal::Refusal;
 use crate::domain::ids::ObjectKey;
 
-/// Largest body that is read: about 8,000 receipts.
-pub const MAX_BODY: usize = 1024 * 1024;
+/// Largest body that is read: Meta sends up to 3 MB at once, as its documentation of webhooks says.
+pub const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Longest time for a body to arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of all bodies that are read or checked at the same time.
-const MAX_BYTES: usize = 64 * MAX_BODY;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Receipts of a channel that are stored, or wait for the answers of their sends, at the same time: more than the
 /// largest body has, and about 10 MiB.
 const MAX_RECEIPTS: usize = 65_536;

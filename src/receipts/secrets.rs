@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderMap;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::{Api, Client};
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::api::{HttpChannel, KeyRef};
+use super::source::Source;
+use crate::api::KeyRef;
 use crate::clock;
 use crate::cluster::{ApiError, chain, within};
-use crate::webhooks::{self, InvalidSecret, Secret, Signed, WebhookError};
+use crate::webhooks::WebhookError;
 
 /// How long a secret is used without another look: a secret that was taken away counts so long.
 const FRESH: Duration = Duration::from_secs(10);
@@ -23,36 +23,18 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// Why receipts are not taken. It is said to whoever asks, so it names no Secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
-    /// The channel neither has a secret nor takes unsigned receipts.
-    #[error(
-        "this channel takes no receipts: give it http.signingSecretRef, or http.allowUnsigned if its receipts cannot be signed"
-    )]
-    NotConfigured,
+    /// The channel has nothing to check receipts with, and does not take them unsigned.
+    #[error("this channel takes no receipts: its spec has no {0}")]
+    NotConfigured(&'static str),
+    /// The request has no signature.
+    #[error("the header {0} is needed")]
+    NoSignature(&'static str),
     /// The signature is not genuine.
     #[error(transparent)]
     Signature(#[from] WebhookError),
     /// The channel's own secret cannot be used, or not be read now. Why is in the log.
     #[error("the signing secret of the channel cannot be used")]
     Unusable,
-}
-
-/// What a request must be signed with, and what it says that it is signed with.
-#[derive(Clone, Copy)]
-pub struct Claimed<'a> {
-    secret: &'a KeyRef,
-    signed: Signed<'a>,
-}
-
-/// Looks at the headers of a request, before its body is read. `None`: the channel takes it unsigned.
-pub fn claimed<'a>(
-    channel: &'a HttpChannel,
-    headers: &'a HeaderMap,
-) -> Result<Option<Claimed<'a>>, Untrusted> {
-    match &channel.signing_secret_ref {
-        Some(secret) => Ok(Some(Claimed { secret, signed: headers_of(headers)? })),
-        None if channel.allow_unsigned => Ok(None),
-        None => Err(Untrusted::NotConfigured),
-    }
 }
 
 /// Signing secrets of all channels.
@@ -71,7 +53,7 @@ struct Known {
     /// When it was last read.
     read: Instant,
     /// `None`: it cannot be used.
-    secrets: Option<Arc<[Secret]>>,
+    secrets: Option<Arc<[String]>>,
 }
 
 /// Why a secret cannot be used.
@@ -81,8 +63,8 @@ enum Trouble {
     Api(#[from] ApiError),
     #[error("the Secret has no such key")]
     NoKey,
-    #[error(transparent)]
-    Invalid(#[from] InvalidSecret),
+    #[error("it is empty")]
+    Empty,
 }
 
 impl SigningSecrets {
@@ -92,15 +74,22 @@ impl SigningSecrets {
         Self { client, known: Mutex::default() }
     }
 
-    /// Checks that a request comes from the gateway of a channel.
-    pub async fn check(&self, namespace: &str, claimed: Claimed<'_>, body: &[u8]) -> Result<(), Untrusted> {
-        let Claimed { secret, signed } = claimed;
-        let verify = |secrets: &[Secret]| webhooks::verify(secrets, signed, body, clock::now());
+    /// Checks that a request comes from the provider of a channel.
+    pub async fn check(&self, namespace: &str, source: &Source<'_>, body: &[u8]) -> Result<(), Untrusted> {
+        let Some(secret) = source.secret else { return Ok(()) };
+        let verify = |secrets: &[String]| source.check(secrets, body, clock::now());
         let known = self.known(namespace, secret, FRESH).await?;
         match verify(&known) {
-            Err(WebhookError::NoMatch) => Ok(verify(&self.known(namespace, secret, RECHECK).await?)?),
-            checked => Ok(checked?),
+            Err(Untrusted::Signature(WebhookError::NoMatch)) => {
+                verify(&self.known(namespace, secret, RECHECK).await?)
+            }
+            checked => checked,
         }
+    }
+
+    /// The values of a key: one, or several in a rotation.
+    pub async fn values(&self, namespace: &str, from: &KeyRef) -> Result<Arc<[String]>, Untrusted> {
+        self.known(namespace, from, FRESH).await
     }
 
     /// The secrets of a key, read at most `max_age` ago or asked for just now.
@@ -109,7 +98,7 @@ impl SigningSecrets {
         namespace: &str,
         from: &KeyRef,
         max_age: Duration,
-    ) -> Result<Arc<[Secret]>, Untrusted> {
+    ) -> Result<Arc<[String]>, Untrusted> {
         let entry = self.entry(namespace, from);
         let mut known = entry.lock().await;
         let is_fresh = known.as_ref().is_some_and(|known| {
@@ -143,11 +132,13 @@ impl SigningSecrets {
         }
     }
 
-    async fn read(&self, namespace: &str, from: &KeyRef) -> Result<Vec<Secret>, Trouble> {
+    async fn read(&self, namespace: &str, from: &KeyRef) -> Result<Vec<String>, Trouble> {
         let api: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
         let secret = within(api.get(&from.name)).await?;
         let value = secret.data.as_ref().and_then(|data| data.get(&from.key)).ok_or(Trouble::NoKey)?;
-        Ok(Secret::parse_all(&String::from_utf8_lossy(&value.0))?)
+        let text = String::from_utf8_lossy(&value.0);
+        let values: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        if values.is_empty() { Err(Trouble::Empty) } else { Ok(values) }
     }
 
     fn entry(&self, namespace: &str, from: &KeyRef) -> Arc<Entry> {
@@ -172,12 +163,4 @@ impl Trouble {
 
 fn age(time: Instant) -> Duration {
     clock::monotonic().saturating_duration_since(time)
-}
-
-fn headers_of(headers: &HeaderMap) -> Result<Signed<'_>, WebhookError> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    match (text(webhooks::ID_HEADER), text(webhooks::TIMESTAMP_HEADER), text(webhooks::SIGNATURE_HEADER)) {
-        (Some(id), Some(timestamp), Some(signatures)) => Ok(Signed { id, timestamp, signatures }),
-        _ => Err(WebhookError::MissingHeaders),
-    }
 }

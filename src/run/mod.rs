@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::pulse::Pulse;
 use crate::shutdown::DRAIN_DEADLINE;
-use crate::{clock, dispatcher, planner, receipts, shutdown};
+use crate::{clock, dispatcher, events, planner, receipts, shutdown};
 
 pub use connect::configured;
 pub use error::RunError;
@@ -115,11 +115,15 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let keeping = keeping.run(farewell.clone());
     let mut keeping =
         Part::new("keeper of the leases", async move { keeping.await.map_err(RunError::WentBack) });
+    let addresses = Arc::new(AddressPolicy::new(allow_addresses));
+    let recorder = events::recorder(client.clone(), &ledger);
     let planning = planner::Context::new(
         client.clone(),
+        recorder.clone(),
         ledger.clone(),
         observed.clone(),
         leases.clone(),
+        addresses.clone(),
         metrics.clone(),
     );
     let sending = dispatcher::Context {
@@ -127,9 +131,10 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
         ledger: ledger.clone(),
         observed: observed.clone(),
         leases,
-        addresses: Arc::new(AddressPolicy::new(allow_addresses)),
+        addresses,
         pulse,
         metrics: metrics.clone(),
+        recorder: recorder.clone(),
     };
     let sending = dispatcher::run(Arc::new(sending), stop.clone());
     let mut dispatcher = Part::new("dispatcher", async move { sending.await.map_err(RunError::Dispatcher) });

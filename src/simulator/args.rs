@@ -1,5 +1,7 @@
 //! The command line of `chat-simulator`.
 
+mod providers;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +11,8 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{ReceiptSettings, Rule, Settings, Simulator, StartError};
+use super::{ProviderReceipts, ReceiptSettings, Rule, Settings, Simulator, StartError};
+use providers::{Addresses, TokenArgs};
 
 const EXAMPLES: &str = "Examples:
   chat-simulator --listen 127.0.0.1:8090 --latency-ms 20
@@ -19,7 +22,7 @@ const EXAMPLES: &str = "Examples:
 The first line on standard output is `listening on http://<address>`.";
 
 /// A gateway that takes messages and delivers none: it remembers all that it was sent, goes wrong as it is told to, and sends
-/// receipts.
+/// receipts. It speaks as the HTTP channel, Meta's Cloud API, Telegram, Twilio and Periskope do, each at its usual path.
 #[derive(Debug, Parser)]
 #[command(name = "chat-simulator", version, after_help = EXAMPLES)]
 pub struct Args {
@@ -29,7 +32,7 @@ pub struct Args {
     /// How long each answer to a message waits
     #[arg(long, env = "CHAT_SIMULATOR_LATENCY_MS", default_value_t = 0, value_name = "MS")]
     latency_ms: u64,
-    /// The only bearer token that is taken; without it none is looked at
+    /// The only token that is taken, whatever the format; without it none is looked at
     #[arg(long, env = "CHAT_SIMULATOR_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Answer a repeated Idempotency-Key with the earlier message id, without accepting the message again
@@ -41,24 +44,25 @@ pub struct Args {
     /// What goes wrong: a file with a JSON list of rules
     #[arg(long, env = "CHAT_SIMULATOR_FAULTS_FILE", value_name = "PATH")]
     faults_file: Option<PathBuf>,
-    /// Where receipts go, with {namespace} and {channel} in it; without it none are sent
-    #[arg(long, env = "CHAT_SIMULATOR_RECEIPTS_URL", value_name = "URL", help_heading = "Receipts")]
-    receipts_url: Option<String>,
-    #[command(flatten)]
-    receipts: ReceiptArgs,
     /// What is logged to standard error, for example debug
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     log_filter: String,
+    #[command(flatten)]
+    tokens: TokenArgs,
+    #[command(flatten)]
+    receipts_to: Addresses,
+    #[command(flatten)]
+    receipts: ReceiptArgs,
 }
 
-/// Each of them needs `--receipts-url`.
+/// Each of them needs somewhere for receipts to go.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Receipts")]
 struct ReceiptArgs {
     /// Signs receipts: whsec_<base64>
     #[arg(
         long = "receipts-secret",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_SECRET",
         hide_env_values = true
     )]
@@ -66,7 +70,7 @@ struct ReceiptArgs {
     /// Of 100 accepted messages, how many are delivered
     #[arg(
         long = "receipts-delivered-percent",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_DELIVERED_PERCENT",
         default_value_t = 100,
         value_name = "N"
@@ -75,7 +79,7 @@ struct ReceiptArgs {
     /// Of 100 accepted messages, how many are read too
     #[arg(
         long = "receipts-read-percent",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_READ_PERCENT",
         default_value_t = 0,
         value_name = "N"
@@ -84,7 +88,7 @@ struct ReceiptArgs {
     /// Of 100 accepted messages, how many fail after all
     #[arg(
         long = "receipts-failed-percent",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_FAILED_PERCENT",
         default_value_t = 0,
         value_name = "N"
@@ -93,7 +97,7 @@ struct ReceiptArgs {
     /// How long after a message its first receipt comes
     #[arg(
         long = "receipts-delay-ms",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_DELAY_MS",
         default_value_t = 0,
         value_name = "MS"
@@ -102,7 +106,7 @@ struct ReceiptArgs {
     /// Most receipts in one request
     #[arg(
         long = "receipts-batch-size",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_BATCH_SIZE",
         default_value_t = 100,
         value_name = "N"
@@ -111,7 +115,7 @@ struct ReceiptArgs {
     /// How often waiting receipts are sent
     #[arg(
         long = "receipts-flush-ms",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_FLUSH_MS",
         default_value_t = 50,
         value_name = "MS"
@@ -120,29 +124,70 @@ struct ReceiptArgs {
     /// How often each receipt is sent
     #[arg(
         long = "receipts-times",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_TIMES",
         default_value_t = 1,
         value_name = "N"
     )]
     times: usize,
     /// Send read before delivered
-    #[arg(long = "receipts-reverse", requires = "receipts_url", env = "CHAT_SIMULATOR_RECEIPTS_REVERSE")]
+    #[arg(long = "receipts-reverse", requires = "receipts_to", env = "CHAT_SIMULATOR_RECEIPTS_REVERSE")]
     reverse: bool,
     /// Send the first receipt of a message before the message itself is answered
     #[arg(
         long = "receipts-before-answer",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_BEFORE_ANSWER"
     )]
     before_answer: bool,
     /// Name messages in receipts by their message id, not by their token
     #[arg(
         long = "receipts-use-message-id",
-        requires = "receipts_url",
+        requires = "receipts_to",
         env = "CHAT_SIMULATOR_RECEIPTS_USE_MESSAGE_ID"
     )]
     use_message_id: bool,
+    /// Of 100 accepted messages, how many get sent before anything else
+    #[arg(
+        long = "receipts-sent-percent",
+        requires = "receipts_to",
+        env = "CHAT_SIMULATOR_RECEIPTS_SENT_PERCENT",
+        default_value_t = 0,
+        value_name = "N"
+    )]
+    sent_percent: u8,
+    /// Error code of failed; without it the format's own for a chat that cannot be reached
+    #[arg(
+        long = "receipts-failed-code",
+        requires = "receipts_to",
+        env = "CHAT_SIMULATOR_RECEIPTS_FAILED_CODE",
+        value_name = "CODE"
+    )]
+    failed_code: Option<String>,
+    /// App secret that signs statuses of Meta's Cloud API
+    #[arg(
+        long = "receipts-whatsapp-secret",
+        requires = "whats_app_url",
+        env = "CHAT_SIMULATOR_RECEIPTS_WHATSAPP_SECRET",
+        hide_env_values = true
+    )]
+    whats_app_secret: Option<String>,
+    /// Secret token that updates of a Telegram bot come with
+    #[arg(
+        long = "receipts-telegram-secret",
+        requires = "telegram_url",
+        env = "CHAT_SIMULATOR_RECEIPTS_TELEGRAM_SECRET",
+        hide_env_values = true
+    )]
+    telegram_secret: Option<String>,
+    /// Key that signs events of Periskope
+    #[arg(
+        long = "receipts-periskope-key",
+        requires = "periskope_url",
+        env = "CHAT_SIMULATOR_RECEIPTS_PERISKOPE_KEY",
+        hide_env_values = true
+    )]
+    periskope_signing_key: Option<String>,
 }
 
 /// Why the process ends before it was told to.
@@ -194,9 +239,10 @@ impl Args {
             listen: self.listen,
             latency: Duration::from_millis(self.latency_ms),
             token: self.token,
+            tokens: self.tokens.settings(),
             idempotent: self.idempotent,
             faults,
-            receipts: self.receipts_url.map(|url| self.receipts.settings(url)),
+            receipts: self.receipts_to.is_any().then(|| self.receipts.settings(self.receipts_to)),
         })
     }
 
@@ -215,9 +261,9 @@ impl Args {
 }
 
 impl ReceiptArgs {
-    fn settings(self, url: String) -> ReceiptSettings {
+    fn settings(self, to: Addresses) -> ReceiptSettings {
         ReceiptSettings {
-            url,
+            url: to.url.unwrap_or_default(),
             secret: self.secret,
             delivered_percent: self.delivered_percent,
             read_percent: self.read_percent,
@@ -229,6 +275,17 @@ impl ReceiptArgs {
             reverse: self.reverse,
             before_answer: self.before_answer,
             use_message_id: self.use_message_id,
+            sent_percent: self.sent_percent,
+            failed_code: self.failed_code,
+            providers: ProviderReceipts {
+                whats_app_url: to.whats_app_url,
+                whats_app_secret: self.whats_app_secret,
+                telegram_url: to.telegram_url,
+                telegram_secret: self.telegram_secret,
+                twilio_auth_token: to.twilio_auth_token,
+                periskope_url: to.periskope_url,
+                periskope_signing_key: self.periskope_signing_key,
+            },
         }
     }
 }
@@ -236,6 +293,7 @@ impl ReceiptArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulator::Format;
     use clap::CommandFactory;
 
     #[test]
@@ -252,8 +310,33 @@ mod tests {
     }
 
     #[test]
+    fn providers_have_flags_of_their_own() {
+        let flags = [
+            ("--token", "all"),
+            ("--telegram-token", "42:AA"),
+            ("--receipts-whatsapp-url", "http://127.0.0.1:8082/{channel}"),
+            ("--receipts-whatsapp-secret", "app"),
+            ("--receipts-twilio-token", "auth"),
+            ("--receipts-failed-code", "131049"),
+        ];
+        let flags = flags.into_iter().flat_map(|(name, value)| [name, value]);
+        let args = Args::try_parse_from(["chat-simulator"].into_iter().chain(flags)).expect("flags");
+        let settings = args.settings().expect("settings");
+        assert_eq!(settings.token.as_deref(), Some("all"));
+        assert_eq!(settings.tokens, [(Format::Telegram, "42:AA".to_owned())].into());
+        let receipts = settings.receipts.expect("receipts");
+        assert_eq!((receipts.url.as_str(), receipts.failed_code.as_deref()), ("", Some("131049")));
+        let ProviderReceipts { whats_app_url, whats_app_secret, twilio_auth_token, telegram_url, .. } =
+            receipts.providers;
+        assert_eq!(whats_app_url.as_deref(), Some("http://127.0.0.1:8082/{channel}"));
+        assert_eq!((whats_app_secret.as_deref(), twilio_auth_token.as_deref()), (Some("app"), Some("auth")));
+        assert_eq!(telegram_url, None);
+    }
+
+    #[test]
     fn flags_of_receipts_need_an_address_for_them() {
         assert!(Args::try_parse_from(["chat-simulator", "--receipts-times", "2"]).is_err());
+        assert!(Args::try_parse_from(["chat-simulator", "--receipts-whatsapp-secret", "a"]).is_err());
         assert!(Args::try_parse_from(["chat-simulator"]).is_ok());
     }
 

@@ -17,6 +17,7 @@ use super::entry::{Entry, SendQuery};
 use super::faults::Rule;
 use super::gateway::{Gateway, Ledger, Summary};
 use super::settings::ReceiptSettings;
+use super::wire::Format;
 
 pub(super) fn routes() -> Router<Arc<Gateway>> {
     Router::new()
@@ -42,11 +43,13 @@ impl IntoResponse for Nonsense {
 
 type Change = Result<StatusCode, Nonsense>;
 
-/// `{"token": "…"}`, or `{"token": null}` to look at none.
+/// `{"token": "…"}`, or `{"token": null}` to look at none; of one format, or of all.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenSetting {
     token: Option<String>,
+    #[serde(default)]
+    format: Option<Format>,
 }
 
 async fn sends(
@@ -76,8 +79,8 @@ async fn put_faults(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Change 
 }
 
 async fn put_token(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Change {
-    let TokenSetting { token } = read(&body)?;
-    gateway.desk().token = token;
+    let TokenSetting { token, format } = read(&body)?;
+    gateway.set_token(format, token);
     Ok(StatusCode::NO_CONTENT)
 }
 

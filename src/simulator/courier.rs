@@ -16,8 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use super::desk::AcceptedMessage;
 use super::receipts::{Receipt, ReceiptPlan};
+use super::text::Text;
+use super::wire::{Format, Item, Notice};
 use crate::clock;
-use crate::webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
 
 /// Longest wait for the answer to one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ const MOST_REQUESTS: usize = 64;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait between two tries: a receiver that is back gets its receipts soon.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// Tries in all. With the backoff they take about two minutes, longer than any restart of a receiver.
+/// Tries in all, unless the provider is known to give up earlier. With the backoff they take about two minutes, longer than any restart of a receiver.
 const MOST_TRIES: u32 = 30;
 /// How often the queue is looked at while nobody wants receipts.
 const IDLE_FLUSH: Duration = Duration::from_millis(50);
@@ -50,7 +51,19 @@ pub struct ReceiptCounts {
 struct Trail {
     plan: Arc<ReceiptPlan>,
     url: String,
+    message: AcceptedMessage,
     receipts: VecDeque<Receipt>,
+}
+
+/// What goes into one request: to the same address, in the same format, of the same sender. Receipts of different plans have
+/// different secrets and go separately, even to one url.
+type BatchKey = (String, Format, Text, usize);
+
+impl Trail {
+    fn key(&self) -> BatchKey {
+        let Self { plan, url, message, .. } = self;
+        (url.clone(), message.format, message.account.clone(), Arc::as_ptr(plan) as usize)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +114,11 @@ impl Courier {
         self.held.send_replace(is_held);
     }
 
+    /// Which receipts follow now.
+    pub(super) fn plan(&self) -> Option<Arc<ReceiptPlan>> {
+        self.desk().plan.clone()
+    }
+
     pub(super) fn counts(&self) -> ReceiptCounts {
         self.desk().counts
     }
@@ -111,11 +129,9 @@ impl Courier {
         let mut desk = self.desk();
         let plan = desk.plan.clone()?;
         let receipts = plan.receipts(message);
-        if receipts.is_empty() {
-            return None;
-        }
+        let url = plan.url(message).filter(|_| !receipts.is_empty())?;
         desk.counts.pending += receipts.len() as u64;
-        let trail = Trail { url: plan.url(message), receipts, plan };
+        let trail = Trail { url, message: message.clone(), receipts, plan };
         if trail.plan.settings.before_answer && !*self.held.borrow() {
             drop(desk);
             let (answered, answer) = oneshot::channel();
@@ -149,12 +165,11 @@ impl Courier {
     fn due(&self, now: Instant) -> Vec<Vec<Trail>> {
         let mut desk = self.desk();
         let ready = desk.queue.iter().take_while(|(due, _)| *due <= now).count();
-        let mut open: BTreeMap<(String, usize), Vec<Trail>> = BTreeMap::new();
+        let mut open: BTreeMap<BatchKey, Vec<Trail>> = BTreeMap::new();
         let mut full = Vec::new();
         for (_, trail) in desk.queue.drain(..ready) {
-            let size = trail.plan.settings.batch_size;
-            // Trails of different plans have different secrets and go separately, even to one url.
-            let batch = open.entry((trail.url.clone(), Arc::as_ptr(&trail.plan) as usize)).or_default();
+            let size = trail.message.format.batch_size(trail.plan.settings.batch_size);
+            let batch = open.entry(trail.key()).or_default();
             batch.push(trail);
             if batch.len() >= size {
                 full.push(std::mem::take(batch));
@@ -166,17 +181,18 @@ impl Courier {
 
     /// Sends the next receipt of each trail in one request, until it is taken or given up.
     async fn deliver(self: Arc<Self>, batch: Vec<Trail>, mut first_try: Option<oneshot::Sender<()>>) {
-        let Some(body) = body_of(&batch) else { return };
+        let Some(first) = batch.first() else { return };
+        let most_tries = first.message.format.tries(&first.url, MOST_TRIES);
         let id = format!("msg_sim_{}", self.requests.fetch_add(1, Ordering::Relaxed) + 1);
         let mut held = self.held.subscribe();
-        for tries in 0..MOST_TRIES {
+        for tries in 0..most_tries {
             if *held.borrow_and_update() {
                 drop(first_try.take());
             }
             let work = async {
                 // The sender lives as long as this task.
                 let _ = held.wait_for(|is_held| !is_held).await;
-                self.post(&batch[0], &id, &body).await
+                self.post(&batch, &id).await
             };
             let Some(is_taken) = self.stop.run_until_cancelled(work).await else { return };
             drop(first_try.take());
@@ -191,28 +207,26 @@ impl Courier {
     }
 
     /// One request. It is signed anew each time: a receiver does not believe old signatures.
-    async fn post(&self, trail: &Trail, id: &str, body: &str) -> bool {
+    async fn post(&self, batch: &[Trail], id: &str) -> bool {
         let _permit = self.room.acquire().await;
-        let now = clock::now();
-        let mut request = self
-            .client
-            .post(&trail.url)
-            .header("content-type", "application/json")
-            .header(ID_HEADER, id)
-            .header(TIMESTAMP_HEADER, now.as_second());
-        if !trail.plan.secrets.is_empty() {
-            let signatures = sign(&trail.plan.secrets, id, now, body.as_bytes());
-            request = request.header(SIGNATURE_HEADER, signatures);
+        let Trail { plan, url, message, .. } = &batch[0];
+        let items: Vec<Item<'_>> =
+            batch.iter().filter_map(|trail| Some((&trail.message, trail.receipts.front()?))).collect();
+        let notice = message.format.notice(&items, plan, url, (id, clock::now()));
+        let Notice { content_type, headers, body } = notice;
+        let mut request = self.client.post(url).header("content-type", content_type).body(body);
+        for (name, value) in headers {
+            request = request.header(name, value);
         }
         self.desk().counts.requests += 1;
-        match request.body(body.to_owned()).send().await {
+        match request.send().await {
             Ok(answer) if answer.status().is_success() => true,
             Ok(answer) => {
-                tracing::debug!(url = trail.url, status = answer.status().as_u16(), "receipts were refused");
+                tracing::debug!(%url, status = answer.status().as_u16(), "receipts were refused");
                 false
             }
             Err(error) => {
-                tracing::debug!(url = trail.url, %error, "failed to send receipts");
+                tracing::debug!(%url, %error, "failed to send receipts");
                 false
             }
         }
@@ -239,11 +253,6 @@ impl Courier {
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().expect("should not be poisoned: no holder of this lock panics")
     }
-}
-
-fn body_of(batch: &[Trail]) -> Option<String> {
-    let receipts: Vec<&Receipt> = batch.iter().filter_map(|trail| trail.receipts.front()).collect();
-    serde_json::to_string(&receipts).ok()
 }
 
 fn backoff(tries: u32) -> Duration {

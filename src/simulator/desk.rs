@@ -1,95 +1,113 @@
 //! What the gateway decides about one request. Everything that the decision needs and everything that it changes is here,
 //! behind one lock, so that each request is decided at one point in time. Pure.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::entry::Done;
+use super::entry::{Done, Entry};
 use super::faults::{Action, Fault, Faults, Refusal, Target};
 use super::records::{Arrived, Records};
 use super::text::Text;
+use super::wire::{Answer, Format};
 
-/// Body of `POST /messages`.
-#[derive(Clone, Debug, Deserialize)]
+/// A message as its request has it. What its format has no place for, or the request left out, is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Message {
-    pub(super) id: String,
+    /// What the client knows it by.
+    pub(super) token: String,
+    /// The Broadcast, as `namespace/name` or as its uid.
+    pub(super) broadcast: String,
+    /// To whom, in the same form in all formats: a phone number is its digits.
+    pub(super) chat: String,
+    /// To whom, as the provider has it.
     pub(super) to: String,
+    /// Who sends, where that is in the message.
+    pub(super) from: String,
+    /// The text, or the caption of the media.
     pub(super) text: String,
-    pub(super) broadcast: BroadcastName,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct BroadcastName {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl Message {
-    /// The Broadcast as `namespace/name`.
-    pub(super) fn broadcast(&self) -> String {
-        format!("{}/{}", self.broadcast.namespace, self.broadcast.name)
-    }
+    /// The template and its parameters, as JSON of the provider.
+    pub(super) template: String,
+    /// Where the media is.
+    pub(super) media: String,
+    /// Where its receipts go.
+    pub(super) callback: String,
 }
 
 /// One request, whole.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// As in `POST /messages/{account}`, or empty.
+    /// What it looks like.
+    pub(super) format: Format,
+    /// Who sends: the account of `POST /messages/{account}`, the phone number, the bot, or empty.
     pub(super) account: String,
     /// Where a client that is redirected to the same place goes.
     pub(super) path: String,
-    /// Token of `Authorization: Bearer`.
-    pub(super) bearer: Option<String>,
-    /// `Idempotency-Key`.
-    pub(super) key: Option<String>,
-    /// The Broadcast as `namespace/name`, or empty.
-    pub(super) broadcast: String,
-    /// The body, or why it could not be read.
-    pub(super) message: Result<Message, String>,
+    /// What shows who the client is.
+    pub(super) credential: Option<String>,
+    /// The body, read as far as it could be.
+    pub(super) message: Message,
+    /// Why it makes no sense.
+    pub(super) refusal: Option<Refusal>,
 }
 
 impl Request {
     /// What the ledger keeps of it, also when it makes no sense.
     fn arrived(&self) -> Arrived<'_> {
-        let message = self.message.as_ref().ok();
-        Arrived {
-            token: message.map(|message| &*message.id).or(self.key.as_deref()).unwrap_or_default(),
-            account: &self.account,
-            broadcast: &self.broadcast,
-            chat: message.map(|message| &*message.to).unwrap_or_default(),
-            text: message.map(|message| &*message.text).unwrap_or_default(),
-        }
+        let Message { token, broadcast, chat, text, template, media, .. } = &self.message;
+        Arrived { format: self.format, token, account: &self.account, broadcast, chat, text, template, media }
     }
 }
 
 /// How the client is answered.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
-    /// An answer in the gateway's own words.
-    Json(u16, Value),
-    /// 429, with `Retry-After` in seconds.
-    TooManyRequests(Option<u64>),
-    /// An answer of something on the way.
-    Plain(u16),
-    /// Elsewhere.
-    Redirect(u16, String),
+    /// With this.
+    Answer(Answer),
     /// The connection is cut.
     Cut,
     /// None at all.
     Hang,
 }
 
-/// A message that the gateway has accepted.
+/// A message that the gateway has accepted. Fields are as in its request and its entry.
 #[derive(Clone, Debug)]
 pub(super) struct AcceptedMessage {
-    pub(super) namespace: String,
-    pub(super) account: String,
-    pub(super) token: String,
+    pub(super) format: Format,
+    pub(super) account: Text,
+    pub(super) broadcast: Text,
+    pub(super) token: Text,
+    pub(super) chat: Text,
+    pub(super) to: String,
+    pub(super) from: String,
+    pub(super) text: Text,
+    pub(super) template: Text,
+    pub(super) media: Text,
+    pub(super) callback: String,
     pub(super) message_id: Text,
     pub(super) time: Timestamp,
+}
+
+impl AcceptedMessage {
+    /// What the gateway knows of a message that this or an earlier request made it accept.
+    fn new(message: &Message, entry: &Entry) -> Option<Self> {
+        Some(Self {
+            format: entry.format,
+            account: entry.account.clone(),
+            broadcast: entry.broadcast.clone(),
+            token: entry.token.clone(),
+            chat: entry.chat.clone(),
+            to: message.to.clone(),
+            from: message.from.clone(),
+            text: entry.text.clone(),
+            template: entry.template.clone(),
+            media: entry.media.clone(),
+            callback: message.callback.clone(),
+            message_id: entry.message_id.clone()?,
+            time: entry.arrived,
+        })
+    }
 }
 
 /// What was decided, and is in the ledger already.
@@ -106,72 +124,78 @@ pub(super) struct Decision {
 pub(super) struct Desk {
     pub(super) records: Records,
     pub(super) faults: Faults,
-    pub(super) token: Option<String>,
+    pub(super) tokens: Tokens,
     pub(super) latency: Duration,
     pub(super) is_idempotent: bool,
+    /// Messages of formats that can be asked for them, by message id.
+    pub(super) known: HashMap<Text, AcceptedMessage>,
+}
+
+/// The only secret that is taken, by format. Where there is none, any is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tokens(BTreeMap<Format, String>);
+
+impl Tokens {
+    /// One for all formats, or none.
+    pub(super) fn of_all(token: Option<String>) -> Self {
+        let formats = [Format::Http, Format::WhatsApp, Format::Telegram, Format::Twilio, Format::Periskope];
+        Self(token.map(|token| formats.map(|format| (format, token.clone())).into()).unwrap_or_default())
+    }
+
+    /// Another one for one format, or none.
+    pub(super) fn set(&mut self, format: Format, token: Option<String>) {
+        match token {
+            Some(token) => self.0.insert(format, token),
+            None => self.0.remove(&format),
+        };
+    }
+
+    /// Whether a client that shows this is taken.
+    pub(super) fn take(&self, format: Format, credential: Option<&str>) -> bool {
+        self.0.get(&format).is_none_or(|token| credential == Some(token))
+    }
 }
 
 impl Desk {
     /// Decides about one request. `at` is the time and the microseconds since the start.
     pub(super) fn decide(&mut self, request: &Request, at: (Timestamp, u64)) -> Decision {
-        match self.fit_message(request) {
-            Ok(message) => self.decide_message(request, message, at),
-            Err(refusal) => self.refuse(request, &refusal, at),
+        if !self.tokens.take(request.format, request.credential.as_deref()) {
+            return self.refuse(request, &request.format.unauthorized(), at);
+        }
+        match &request.refusal {
+            Some(refusal) => self.refuse(request, refusal, at),
+            None => self.decide_message(request, at),
         }
     }
 
-    /// The message, if it comes from whom it should and is whole.
-    fn fit_message<'a>(&self, request: &'a Request) -> Result<&'a Message, Refusal> {
-        let refusal = |status, code: &str, message: String| Refusal {
-            status,
-            code: code.into(),
-            message,
-            retryable: false,
-        };
-        if self.token.is_some() && self.token != request.bearer {
-            return Err(refusal(401, "unauthorized", "the bearer token is not the one configured".into()));
-        }
-        let message =
-            request.message.as_ref().map_err(|error| refusal(400, "invalid_request", error.clone()))?;
-        for (field, value) in [("id", &message.id), ("to", &message.to)] {
-            if value.is_empty() {
-                return Err(refusal(400, "invalid_request", format!("{field} is empty")));
-            }
-        }
-        if request.key.as_ref().is_some_and(|key| *key != message.id) {
-            let text = "Idempotency-Key and the id in the body differ".into();
-            return Err(refusal(400, "idempotency_key_mismatch", text));
-        }
-        Ok(message)
-    }
-
-    fn decide_message(&mut self, request: &Request, message: &Message, at: (Timestamp, u64)) -> Decision {
-        let target = Target { account: &request.account, broadcast: &request.broadcast, chat: &message.to };
+    fn decide_message(&mut self, request: &Request, at: (Timestamp, u64)) -> Decision {
+        let Request { format, account, message, .. } = request;
+        let target = Target { account, broadcast: &message.broadcast, chat: &message.chat, to: &message.to };
         let Action { latency_ms, fault } = self.faults.choose(target);
-        let earlier = self.is_idempotent.then(|| self.records.message_id(&message.id)).flatten();
-        let is_repeat = earlier.is_some();
+        let fault = fault.map(|fault| format.fit(fault));
+        // No other format has a key for it.
+        let can_repeat = self.is_idempotent && *format == Format::Http;
+        let is_repeat = can_repeat && self.records.message_id(&message.token).is_some();
         let accepts = !is_repeat && fault.as_ref().is_none_or(Fault::accepts);
         let entry = self.records.push(&request.arrived(), accepts, done(fault.as_ref(), is_repeat), at);
-        let accepted = entry.message_id.clone().filter(|_| accepts).map(|message_id| AcceptedMessage {
-            namespace: message.broadcast.namespace.clone(),
-            account: request.account.clone(),
-            token: message.id.clone(),
-            message_id,
-            time: at.0,
-        });
-        let id = entry.message_id.as_deref().unwrap_or_default();
+        let sequence = entry.sequence;
+        let known = AcceptedMessage::new(message, entry);
+        if let Some(known) = known.as_ref().filter(|_| accepts && *format == Format::Twilio) {
+            self.known.insert(known.message_id.clone(), known.clone());
+        }
         Decision {
-            sequence: entry.sequence,
+            sequence,
             latency: self.latency + Duration::from_millis(latency_ms),
-            reply: reply(fault, id, request),
-            accepted,
+            reply: reply(fault, known.as_ref(), request),
+            accepted: known.filter(|_| accepts),
         }
     }
 
     fn refuse(&mut self, request: &Request, refusal: &Refusal, at: (Timestamp, u64)) -> Decision {
         let done = Done::Refused { status: refusal.status, code: refusal.code.clone() };
         let sequence = self.records.push(&request.arrived(), false, done, at).sequence;
-        Decision { sequence, latency: self.latency, reply: refusal_reply(refusal), accepted: None }
+        let reply = Reply::Answer(request.format.refused(refusal, &request.message.chat));
+        Decision { sequence, latency: self.latency, reply, accepted: None }
     }
 }
 
@@ -190,20 +214,19 @@ fn done(fault: Option<&Fault>, is_repeat: bool) -> Done {
     }
 }
 
-fn reply(fault: Option<Fault>, message_id: &str, request: &Request) -> Reply {
-    match fault {
-        None => Reply::Json(200, json!({"id": message_id})),
-        Some(Fault::Refuse(refusal)) => refusal_reply(&refusal),
-        Some(Fault::TooManyRequests(limit)) => Reply::TooManyRequests(limit.retry_after_seconds),
-        Some(Fault::StatusBeforeAccept(status) | Fault::StatusAfterAccept(status)) => Reply::Plain(status),
-        Some(Fault::ResetBeforeAccept {} | Fault::ResetAfterAccept {}) => Reply::Cut,
-        Some(Fault::Hang {} | Fault::HangAfterAccept {}) => Reply::Hang,
-        Some(Fault::Redirect(redirect)) => {
-            Reply::Redirect(redirect.status, redirect.location.unwrap_or_else(|| request.path.clone()))
+fn reply(fault: Option<Fault>, known: Option<&AcceptedMessage>, request: &Request) -> Reply {
+    let format = request.format;
+    Reply::Answer(match fault {
+        None => {
+            format.accepted(known.expect("should have an id: without a fault a message is accepted, or was"))
         }
-    }
-}
-
-fn refusal_reply(Refusal { status, code, message, retryable }: &Refusal) -> Reply {
-    Reply::Json(*status, json!({"error": {"code": code, "message": message, "retryable": retryable}}))
+        Some(Fault::Refuse(refusal)) => format.refused(&refusal, &request.message.chat),
+        Some(Fault::TooManyRequests(limit)) => format.too_many_requests(limit.retry_after_seconds),
+        Some(Fault::StatusBeforeAccept(status) | Fault::StatusAfterAccept(status)) => format.broken(status),
+        Some(Fault::ResetBeforeAccept {} | Fault::ResetAfterAccept {}) => return Reply::Cut,
+        Some(Fault::Hang {} | Fault::HangAfterAccept {}) => return Reply::Hang,
+        Some(Fault::Redirect(redirect)) => {
+            Answer::redirect(redirect.status, redirect.location.as_deref().unwrap_or(&request.path))
+        }
+    })
 }

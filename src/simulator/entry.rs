@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::text::Text;
+use super::wire::Format;
 
 /// One request that arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,16 +16,25 @@ pub struct Entry {
     pub arrived: Timestamp,
     /// The same on a clock that never jumps, since the simulator's start.
     pub arrived_micros: u64,
-    /// Token of the message.
+    /// What it looked like.
+    #[serde(default)]
+    pub format: Format,
+    /// Token of the message. Empty where the format has no place for it: Telegram, Periskope.
     pub token: Text,
-    /// As in `POST /messages/{account}`, or empty.
+    /// As in `POST /messages/{account}`, or empty; in other formats the sender: phone number id, bot id, account, phone.
     pub account: Text,
-    /// The Broadcast, as `namespace/name`.
+    /// The Broadcast, as `namespace/name`; where the format has no place for it, the uid in the token, or empty.
     pub broadcast: Text,
-    /// To whom.
+    /// To whom. A phone number is its digits, whatever the provider puts around it.
     pub chat: Text,
-    /// What.
+    /// The text, or the caption of the media.
     pub text: Text,
+    /// The template and its parameters as JSON of the provider, or empty.
+    #[serde(default, skip_serializing_if = "Text::is_absent")]
+    pub template: Text,
+    /// Where the media is, or empty.
+    #[serde(default, skip_serializing_if = "Text::is_absent")]
+    pub media: Text,
     /// Whether this request made the gateway accept the message. True at most once per key of an idempotent gateway.
     pub accepted: bool,
     /// What the client was told.
@@ -44,7 +54,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "done", rename_all = "camelCase")]
 pub enum Done {
-    /// 200 with a message id.
+    /// 200 or 201 with a message id.
     Accepted,
     /// 200 with the message id of an earlier request with the same key.
     Repeated,
@@ -62,7 +72,7 @@ pub enum Done {
         /// Status of the answer.
         status: u16,
     },
-    /// A 5xx without the gateway's own words.
+    /// A 5xx that leaves open what became of the message.
     Failed {
         /// Status of the answer.
         status: u16,
@@ -77,10 +87,16 @@ pub enum Done {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SendQuery {
-    /// Of this Broadcast, as `namespace/name`.
+    /// In this format.
+    pub format: Option<Format>,
+    /// By this account.
+    pub account: Option<String>,
+    /// Of this Broadcast, as the entries have it.
     pub broadcast: Option<String>,
     /// To this chat.
     pub chat: Option<String>,
+    /// With this text.
+    pub text: Option<String>,
     /// With this token.
     pub token: Option<String>,
     /// Accepted ones, or the others.
@@ -91,8 +107,11 @@ impl SendQuery {
     pub(super) fn fits(&self, entry: &Entry) -> bool {
         let fits =
             |wanted: &Option<String>, given: &str| wanted.as_ref().is_none_or(|wanted| wanted == given);
-        fits(&self.broadcast, &entry.broadcast)
+        self.format.is_none_or(|format| format == entry.format)
+            && fits(&self.account, &entry.account)
+            && fits(&self.broadcast, &entry.broadcast)
             && fits(&self.chat, &entry.chat)
+            && fits(&self.text, &entry.text)
             && fits(&self.token, &entry.token)
             && self.accepted.is_none_or(|accepted| accepted == entry.accepted)
     }
@@ -122,7 +141,7 @@ pub struct RequestCounts {
     pub hung: u64,
     /// Requests whose client left before there was an answer.
     pub clients_left: u64,
-    /// Different tokens that arrived.
+    /// Different tokens that arrived, but for none.
     pub distinct_tokens: u64,
     /// Different chats with at least one accepted message, counted per Broadcast.
     pub distinct_chats: u64,

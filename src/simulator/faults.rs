@@ -21,13 +21,13 @@ pub struct Rule {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct When {
-    /// To one of these chats.
+    /// To one of these chats, as the ledger or the provider has them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub chats: BTreeSet<String>,
-    /// Of this Broadcast, as `namespace/name`.
+    /// Of this Broadcast, as the ledger has it: `namespace/name`, or its uid where the format has no place for the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broadcast: Option<String>,
-    /// To this account, as in `POST /messages/{account}`.
+    /// To this account, as in `POST /messages/{account}`: the sender's phone number, bot or account in other formats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// Only the first so many of them.
@@ -55,9 +55,9 @@ pub struct Action {
 pub enum Fault {
     /// The gateway says no, in its own words. Not accepted.
     Refuse(Refusal),
-    /// 429. Not accepted.
+    /// 429, in the provider's own words where it has some. Not accepted.
     TooManyRequests(TooManyRequests),
-    /// A 5xx of something on the way, without the gateway's own words. Not accepted.
+    /// A 5xx of something on the way, or one of the provider that leaves open what became of the message. Not accepted.
     StatusBeforeAccept(u16),
     /// The same, but the message was accepted.
     StatusAfterAccept(u16),
@@ -77,13 +77,13 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Refusal {
-    /// Status of the answer, 400 to 599.
+    /// Status of the answer, 400 to 599. Where the provider's code says which one it is, 400 stands for that.
     pub status: u16,
-    /// `error.code` in its body.
+    /// The code in its body. Where the provider has numbers alone, another word stands for a chat that cannot be reached.
     pub code: String,
-    /// `error.message` in its body.
+    /// The message in its body: with Telegram, the description.
     pub message: String,
-    /// `error.retryable` in its body.
+    /// Whether the body says that the message may be sent again, where the format has a place for it.
     pub retryable: bool,
 }
 
@@ -185,6 +185,8 @@ pub(super) struct Target<'a> {
     pub(super) account: &'a str,
     pub(super) broadcast: &'a str,
     pub(super) chat: &'a str,
+    /// The chat as the provider has it.
+    pub(super) to: &'a str,
 }
 
 impl When {
@@ -193,7 +195,8 @@ impl When {
             |wanted: &Option<String>, given: &str| wanted.as_ref().is_none_or(|wanted| wanted == given);
         fits(&self.broadcast, target.broadcast)
             && fits(&self.account, target.account)
-            && (self.chats.is_empty() || self.chats.contains(target.chat))
+            && (self.chats.is_empty()
+                || [target.chat, target.to].iter().any(|chat| self.chats.contains(*chat)))
     }
 
     /// Whether the `number`th request that is covered is meant, counted from 1.
@@ -248,7 +251,7 @@ mod tests {
     }
 
     fn status(faults: &mut Faults, broadcast: &str, chat: &str) -> u16 {
-        match faults.choose(Target { account: "a", broadcast, chat }).fault {
+        match faults.choose(Target { account: "a", broadcast, chat, to: "" }).fault {
             Some(Fault::StatusBeforeAccept(status)) => status,
             None => 200,
             other => panic!("{other:?}"),

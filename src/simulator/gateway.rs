@@ -8,11 +8,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::courier::{Courier, ReceiptCounts};
-use super::desk::{Decision, Desk, Request};
+use super::desk::{Decision, Desk, Request, Tokens};
 use super::entry::{Entry, RequestCounts, SendQuery};
 use super::faults::{Faults, InvalidRule, Rule};
 use super::receipts::ReceiptPlan;
 use super::settings::{InvalidSettings, ReceiptSettings};
+use super::wire::{self, Answer, Call, Format, Verb};
 use crate::clock;
 
 /// Everything that happened, in numbers.
@@ -61,6 +62,32 @@ impl Gateway {
         Ok(())
     }
 
+    /// Of one format, or of all.
+    pub(super) fn set_token(&self, format: Option<Format>, token: Option<String>) {
+        let mut desk = self.desk();
+        match format {
+            Some(format) => desk.tokens.set(format, token),
+            None => desk.tokens = Tokens::of_all(token),
+        }
+    }
+
+    /// Answers a request that is no message: whether credentials are good, or what became of a message.
+    pub(super) fn inform(&self, call: &Call, credential: Option<&str>) -> Answer {
+        let plan = self.courier.plan();
+        let desk = self.desk();
+        if !desk.tokens.take(call.format, credential) {
+            return call.format.refused(&call.format.unauthorized(), "");
+        }
+        match &call.verb {
+            Verb::Send(_) => Answer::not_found(),
+            Verb::Probe => call.format.probed(call),
+            Verb::Status(id) => {
+                let message = desk.known.get(id.as_str()).filter(|message| *message.account == *call.account);
+                wire::twilio_status(message, plan.as_deref(), clock::now())
+            }
+        }
+    }
+
     pub(super) fn set_receipts(&self, settings: Option<ReceiptSettings>) -> Result<(), InvalidSettings> {
         self.courier.set_plan(settings.map(ReceiptPlan::new).transpose()?);
         Ok(())
@@ -88,7 +115,7 @@ impl Ledger {
         self.0.desk().records.sends(query)
     }
 
-    /// How often a message to this chat was accepted for this Broadcast, given as `namespace/name`.
+    /// How often a message to this chat was accepted for this Broadcast, given as the entries have it.
     #[must_use]
     pub fn accepted(&self, broadcast: &str, chat: &str) -> u64 {
         self.0.desk().records.accepted(broadcast, chat)

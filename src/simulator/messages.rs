@@ -1,45 +1,72 @@
-//! `POST /messages`: reads a request, lets the desk decide, and answers as decided.
+//! Messages and what else providers are asked: reads a request, lets the desk decide, and answers as decided.
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
 
-use super::desk::{Message, Reply, Request};
+use super::desk::{Reply, Request};
 use super::gateway::Gateway;
 use super::line::Line;
+use super::wire::{Answer, Call, Incoming, Verb, route};
 use crate::clock;
 
+type ReadBody = Result<Bytes, BytesRejection>;
+
 pub(super) fn routes() -> Router<Arc<Gateway>> {
-    Router::new().route("/messages", post(send)).route("/messages/{account}", post(send))
+    Router::new().route("/messages", post(send)).route("/messages/{account}", post(send)).fallback(call)
 }
 
+/// A message in the `HTTP` channel's own format.
 async fn send(
     State(gateway): State<Arc<Gateway>>,
     ConnectInfo(line): ConnectInfo<Line>,
     account: Option<Path<String>>,
     uri: Uri,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: ReadBody,
 ) -> Response {
-    let message = read_message(body);
-    let request = Request {
-        account: account.map(|Path(account)| account).unwrap_or_default(),
-        path: uri.path().to_owned(),
-        bearer: header(&headers, &AUTHORIZATION)
-            .and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned)),
-        key: header(&headers, &HeaderName::from_static("idempotency-key")).map(str::to_owned),
-        broadcast: message.as_ref().map(Message::broadcast).unwrap_or_default(),
-        message,
-    };
-    let decision = gateway.decide(&request);
-    let in_flight = InFlight { gateway: &gateway, sequence: decision.sequence, is_answered: false };
+    let call = Call::http(account.map(|Path(account)| account).unwrap_or_default());
+    answer(&gateway, &line, &call, &incoming(uri.path(), &headers, &body)).await
+}
+
+/// Anything in the format of a provider.
+async fn call(
+    State(gateway): State<Arc<Gateway>>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: ReadBody,
+) -> Response {
+    let Some(call) = route(&method, uri.path()) else { return respond(Answer::not_found()) };
+    answer(&gateway, &line, &call, &incoming(uri.path(), &headers, &body)).await
+}
+
+fn incoming<'a>(path: &'a str, headers: &'a HeaderMap, body: &'a ReadBody) -> Incoming<'a> {
+    let body = body.as_ref().map(|body| &body[..]).map_err(BytesRejection::body_text);
+    Incoming { path, headers, body }
+}
+
+async fn answer(gateway: &Gateway, line: &Line, call: &Call, incoming: &Incoming<'_>) -> Response {
+    match call.verb {
+        Verb::Send(_) => decide(gateway, line, &call.format.read(call, incoming)).await,
+        Verb::Probe | Verb::Status(_) => {
+            let credential = call.format.credential(call, incoming);
+            respond(gateway.inform(call, credential.as_deref()))
+        }
+    }
+}
+
+async fn decide(gateway: &Gateway, line: &Line, request: &Request) -> Response {
+    let decision = gateway.decide(request);
+    let in_flight = InFlight { gateway, sequence: decision.sequence, is_answered: false };
     // Whoever stops the simulator does not wait for those who wait here.
     if let Some(receipt) = decision.accepted.as_ref().and_then(|message| gateway.courier.take_on(message)) {
         gateway.stop.run_until_cancelled(receipt).await;
@@ -51,28 +78,8 @@ async fn send(
         gateway.stop.cancelled().await;
     }
     in_flight.answer();
-    respond(decision.reply, &line)
-}
-
-fn read_message(body: Result<Bytes, BytesRejection>) -> Result<Message, String> {
-    let body = body.map_err(|error| error.body_text())?;
-    serde_json::from_slice(&body).map_err(|error| error.to_string())
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-fn respond(reply: Reply, line: &Line) -> Response {
-    let plain = [(CONTENT_TYPE, "text/plain")];
-    match reply {
-        Reply::Json(status, body) => (code(status), Json(body)).into_response(),
-        Reply::TooManyRequests(Some(seconds)) => {
-            (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds.to_string())]).into_response()
-        }
-        Reply::TooManyRequests(None) => StatusCode::TOO_MANY_REQUESTS.into_response(),
-        Reply::Plain(status) => (code(status), plain, "upstream error\n").into_response(),
-        Reply::Redirect(status, location) => (code(status), [(LOCATION, location)]).into_response(),
+    match decision.reply {
+        Reply::Answer(answer) => respond(answer),
         Reply::Cut | Reply::Hang => {
             line.cut();
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -80,8 +87,18 @@ fn respond(reply: Reply, line: &Line) -> Response {
     }
 }
 
-fn code(status: u16) -> StatusCode {
-    StatusCode::from_u16(status).expect("should be a status: faults are checked when they are set")
+fn respond(Answer { status, content_type, headers, body }: Answer) -> Response {
+    let mut response = Response::builder().status(status);
+    if !content_type.is_empty() {
+        response = response.header(CONTENT_TYPE, content_type);
+    }
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    // What a fault says may be no header.
+    response
+        .body(Body::from(body))
+        .unwrap_or_else(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response())
 }
 
 /// A request without an answer. When the client leaves, the server drops it together with the request.

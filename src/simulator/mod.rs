@@ -1,8 +1,8 @@
 //! `chat-simulator`: a gateway that takes messages and delivers none, the oracle of the tests.
 //!
-//! It speaks the protocol of the HTTP channel, keeps a ledger of every request that arrived and what was done with it, goes
-//! wrong as it is told to, and sends receipts. A message is accepted at one point in time, under one lock, before anything is
-//! answered: what the ledger says is true, whatever the client came to know of it.
+//! It speaks as the `HTTP` channel, the `WhatsApp` Cloud API, Telegram, Twilio and Periskope do, keeps a ledger of every request that
+//! arrived and what was done with it, goes wrong as it is told to, and sends receipts. A message is accepted at one point in time,
+//! under one lock, before anything is answered: what the ledger says is true, whatever the client came to know of it.
 
 mod args;
 mod control;
@@ -19,6 +19,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod text;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,12 +36,13 @@ pub use courier::ReceiptCounts;
 pub use entry::{Done, Entry, RequestCounts, SendQuery, Twice};
 pub use faults::{Action, Fault, InvalidRule, Redirect, Refusal, Rule, TooManyRequests, When};
 pub use gateway::{Ledger, Summary};
-pub use settings::{InvalidSettings, ReceiptSettings, Settings};
+pub use settings::{InvalidSettings, ProviderReceipts, ReceiptSettings, Settings};
 pub use text::Text;
+pub use wire::Format;
 
 use crate::clock;
 use courier::Courier;
-use desk::Desk;
+use desk::{Desk, Tokens};
 use faults::Faults;
 use gateway::Gateway;
 use line::{Line, Lines};
@@ -90,7 +92,11 @@ impl Simulator {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         // Whoever runs in this process may have installed one already, and any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let Settings { listen, latency, token, idempotent, faults, receipts } = settings;
+        let Settings { listen, latency, token, tokens: single, idempotent, faults, receipts } = settings;
+        let mut tokens = Tokens::of_all(token);
+        for (format, token) in single {
+            tokens.set(format, Some(token));
+        }
         let faults = Faults::new(faults)?;
         let plan = receipts.map(ReceiptPlan::new).transpose()?;
         let failed = |source| StartError::Listen { address: listen, source };
@@ -99,7 +105,7 @@ impl Simulator {
         let stop = CancellationToken::new();
         let changed = watch::Sender::new(());
         let courier = Courier::new(plan, changed.clone(), stop.clone()).map_err(StartError::Client)?;
-        let desk = Desk { token, latency, faults, is_idempotent: idempotent, ..Desk::default() };
+        let desk = Desk { tokens, latency, faults, is_idempotent: idempotent, ..Desk::default() };
         let gateway = Arc::new(Gateway {
             desk: Mutex::new(desk),
             courier: Arc::new(courier),
@@ -131,9 +137,14 @@ impl Simulator {
         self.gateway.set_faults(rules)
     }
 
-    /// From now on only this bearer token is taken, or any.
+    /// From now on only this token is taken, in all formats, or any.
     pub fn set_token(&self, token: Option<String>) {
-        self.gateway.desk().token = token;
+        self.gateway.set_token(None, token);
+    }
+
+    /// The same for one format alone.
+    pub fn set_token_of(&self, format: Format, token: Option<String>) {
+        self.gateway.set_token(Some(format), token);
     }
 
     /// From now on other receipts follow accepted messages, or none.

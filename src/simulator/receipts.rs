@@ -1,6 +1,7 @@
 //! Which receipts follow an accepted message: settings and a message go in, receipts and their address come out. Pure.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,24 +9,21 @@ use sha2::{Digest, Sha256};
 
 use super::desk::AcceptedMessage;
 use super::settings::{InvalidSettings, ReceiptSettings};
+use super::wire::Format;
 use crate::webhooks::Secret;
 
-/// Error code of a `failed` receipt.
-const FAILED_CODE: &str = "undeliverable";
-
 /// What became of a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Receipt {
-    id: String,
-    status: Status,
-    time: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    pub(super) status: Status,
+    pub(super) time: Timestamp,
 }
 
+/// How far a message came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+pub(super) enum Status {
+    Sent,
     Delivered,
     Read,
     Failed,
@@ -44,32 +42,51 @@ impl ReceiptPlan {
         Ok(Self { settings, secrets })
     }
 
-    /// The receipts of a message, in the order in which they are sent. The same token always gets the same ones.
+    /// The receipts of a message, in the order in which they are sent. The same token always gets the same ones, and where
+    /// there is none, the same chat.
     pub(super) fn receipts(&self, message: &AcceptedMessage) -> VecDeque<Receipt> {
-        let mut statuses = self.statuses(draw(&message.token)).to_vec();
+        let mut statuses = self.statuses(message);
         if self.settings.reverse {
             statuses.reverse();
         }
-        let id = if self.settings.use_message_id { &*message.message_id } else { &*message.token };
-        let receipt = |status: &Status| Receipt {
-            id: id.to_owned(),
-            status: *status,
-            time: message.time,
-            code: (*status == Status::Failed).then_some(FAILED_CODE),
-        };
+        let receipt = |status: &Status| Receipt { status: *status, time: message.time };
         let times = self.settings.times;
         statuses.iter().map(receipt).flat_map(|receipt| std::iter::repeat_n(receipt, times)).collect()
     }
 
-    /// Where the receipts of a message go.
-    pub(super) fn url(&self, message: &AcceptedMessage) -> String {
-        let namespace = encode(&message.namespace);
-        self.settings.url.replace("{namespace}", &namespace).replace("{channel}", &encode(&message.account))
+    /// How far a message came by now, whether or not its receipts were brought. `None`: it waits.
+    pub(super) fn reached(&self, message: &AcceptedMessage, now: Timestamp) -> Option<Status> {
+        let due = message.time + Duration::from_millis(self.settings.delay_ms);
+        (due <= now).then(|| self.statuses(message).last().copied().unwrap_or(Status::Sent))
     }
 
-    fn statuses(&self, draw: u8) -> &'static [Status] {
-        let ReceiptSettings { failed_percent, read_percent, delivered_percent, .. } = self.settings;
-        if draw < failed_percent {
+    /// Where the receipts of a message go. `None`: nowhere.
+    pub(super) fn url(&self, message: &AcceptedMessage) -> Option<String> {
+        let providers = &self.settings.providers;
+        let url = match message.format {
+            Format::Http => Some(&self.settings.url),
+            Format::WhatsApp => providers.whats_app_url.as_ref(),
+            Format::Telegram => providers.telegram_url.as_ref(),
+            Format::Twilio => return Some(message.callback.clone()).filter(|url| !url.is_empty()),
+            Format::Periskope => providers.periskope_url.as_ref(),
+        };
+        let namespace = message.broadcast.split_once('/').map_or("", |(namespace, _)| namespace);
+        let fill = |url: &String| {
+            url.replace("{namespace}", &encode(namespace)).replace("{channel}", &encode(&message.account))
+        };
+        url.filter(|url| !url.is_empty()).map(fill)
+    }
+
+    /// Error code of a message that failed: the one that is wanted, or the provider's own.
+    pub(super) fn failed_code<'a>(&'a self, own: &'a str) -> &'a str {
+        self.settings.failed_code.as_deref().unwrap_or(own)
+    }
+
+    fn statuses(&self, message: &AcceptedMessage) -> Vec<Status> {
+        let ReceiptSettings { failed_percent, read_percent, delivered_percent, sent_percent, .. } =
+            self.settings;
+        let draw = draw(if message.token.is_empty() { &message.chat } else { &message.token });
+        let more: &[Status] = if draw < failed_percent {
             &[Status::Failed]
         } else if draw < failed_percent + read_percent {
             &[Status::Delivered, Status::Read]
@@ -77,7 +94,18 @@ impl ReceiptPlan {
             &[Status::Delivered]
         } else {
             &[]
-        }
+        };
+        let statuses = (draw < sent_percent).then_some(Status::Sent).into_iter().chain(more.iter().copied());
+        statuses.filter(|status| is_told(message, *status)).collect()
+    }
+}
+
+/// Telegram tells nothing of messages, but of a person who blocked the bot. Nobody knows whether an SMS was read.
+fn is_told(message: &AcceptedMessage, status: Status) -> bool {
+    match message.format {
+        Format::Telegram => status == Status::Failed && message.chat.parse::<u64>().is_ok(),
+        Format::Twilio => status != Status::Read || message.to.starts_with("whatsapp:"),
+        Format::Http | Format::WhatsApp | Format::Periskope => true,
     }
 }
 
@@ -102,9 +130,17 @@ mod tests {
 
     fn message(token: &str) -> AcceptedMessage {
         AcceptedMessage {
-            namespace: "shop".into(),
+            format: Format::Http,
             account: "sales/../x".into(),
+            broadcast: "shop/sale".into(),
             token: token.into(),
+            chat: "15550100".into(),
+            to: "+15550100".into(),
+            from: "+15550199".into(),
+            text: "Hi".into(),
+            template: "".into(),
+            media: "".into(),
+            callback: "http://127.0.0.1:2/?token=t".into(),
             message_id: "sim-1".into(),
             time: "2026-11-23T10:00:00.123Z".parse().expect("time"),
         }
@@ -123,8 +159,9 @@ mod tests {
 
     #[test]
     fn receipts_are_doubled_and_reversed_as_asked() {
-        use Status::{Delivered, Read};
+        use Status::{Delivered, Read, Sent};
         assert_eq!(statuses(&plan(|_| ()), "t"), [Delivered, Read]);
+        assert_eq!(statuses(&plan(|settings| settings.sent_percent = 100), "t"), [Sent, Delivered, Read]);
         let plan = plan(|settings| (settings.reverse, settings.times) = (true, 2));
         assert_eq!(statuses(&plan, "t"), [Read, Read, Delivered, Delivered]);
     }
@@ -134,7 +171,7 @@ mod tests {
         let plan = plan(|settings| {
             (settings.delivered_percent, settings.read_percent, settings.failed_percent) = (70, 40, 20);
         });
-        let mut counts = [0; 3];
+        let mut counts = [0; 4];
         let mut without = 0;
         for number in 0..10_000 {
             let token = format!("0b3f9a3e.{}.{}", number / 250, number % 250);
@@ -146,27 +183,45 @@ mod tests {
             }
         }
         let near = |count: usize, share: usize| count.abs_diff(share) < 200;
-        let [delivered, read, failed] = counts;
+        let [_, delivered, read, failed] = counts;
         assert!(near(delivered, 7000) && near(read, 4000) && near(failed, 2000) && near(without, 1000));
     }
 
     #[test]
-    fn a_receipt_names_its_message_by_token_or_message_id() {
-        let json = |plan: &ReceiptPlan| serde_json::to_value(plan.receipts(&message("t"))).expect("json");
-        let time = "2026-11-23T10:00:00.123Z";
-        let token = plan(|settings| settings.read_percent = 0);
-        assert_eq!(json(&token), serde_json::json!([{"id": "t", "status": "delivered", "time": time}]));
-        let failed = plan(|settings| {
-            settings.use_message_id = true;
+    fn each_format_has_an_address_of_its_own() {
+        let plan = plan(|settings| {
+            settings.providers.whats_app_url = Some("http://127.0.0.1:3/{channel}".into());
+        });
+        for (format, url) in [
+            (Format::WhatsApp, Some("http://127.0.0.1:3/sales%2F..%2Fx")),
+            (Format::Twilio, Some("http://127.0.0.1:2/?token=t")),
+            (Format::Telegram, None),
+            (Format::Periskope, None),
+        ] {
+            let message = AcceptedMessage { format, ..message("t") };
+            assert_eq!(plan.url(&message).as_deref(), url, "{format:?}");
+        }
+        let silent = AcceptedMessage { format: Format::Twilio, callback: String::new(), ..message("t") };
+        assert_eq!(plan.url(&silent), None);
+    }
+
+    #[test]
+    fn telegram_tells_of_people_who_blocked_the_bot_and_nothing_else() {
+        let failing = plan(|settings| {
             (settings.delivered_percent, settings.read_percent, settings.failed_percent) = (0, 0, 100);
         });
-        let receipt =
-            serde_json::json!({"id": "sim-1", "status": "failed", "time": time, "code": "undeliverable"});
-        assert_eq!(json(&failed), serde_json::json!([receipt]));
+        let count = |plan: &ReceiptPlan, chat: &str| {
+            let message = AcceptedMessage { format: Format::Telegram, chat: chat.into(), ..message("") };
+            plan.receipts(&message).len()
+        };
+        assert_eq!(count(&plan(|settings| settings.sent_percent = 100), "15550100"), 0);
+        assert_eq!(count(&failing, "15550100"), 1);
+        assert_eq!(count(&failing, "-100200"), 0);
     }
 
     #[test]
     fn an_account_stays_one_segment_of_the_url() {
-        assert_eq!(plan(|_| ()).url(&message("t")), "http://127.0.0.1:1/shop/sales%2F..%2Fx");
+        let url = plan(|_| ()).url(&message("t"));
+        assert_eq!(url.as_deref(), Some("http://127.0.0.1:1/shop/sales%2F..%2Fx"));
     }
 }

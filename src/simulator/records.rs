@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::entry::{Done, Entry, RequestCounts, SendQuery};
 use super::text::Text;
+use super::wire::Format;
 
 /// The window of the highest rate.
 const SECOND: u64 = 1_000_000;
@@ -14,11 +15,14 @@ const SECOND: u64 = 1_000_000;
 /// A request, read as far as it could be.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arrived<'a> {
+    pub(super) format: Format,
     pub(super) token: &'a str,
     pub(super) account: &'a str,
     pub(super) broadcast: &'a str,
     pub(super) chat: &'a str,
     pub(super) text: &'a str,
+    pub(super) template: &'a str,
+    pub(super) media: &'a str,
 }
 
 #[derive(Debug, Default)]
@@ -71,18 +75,24 @@ impl Records {
         let broadcast = self.text(arrived.broadcast);
         let chat = self.text(arrived.chat);
         self.count_arrival(&done, at);
-        let message_id = if accepts { Some(self.accept(&token)) } else { self.message_id(&token) };
-        self.tokens.entry(token.clone()).or_default();
+        let message_id =
+            if accepts { Some(self.accept(arrived.format, &token)) } else { self.message_id(&token) };
+        if !token.is_empty() {
+            self.tokens.entry(token.clone()).or_default();
+        }
         self.count_chat((broadcast.clone(), chat.clone()), sequence, accepts);
         let entry = Entry {
             sequence,
             arrived: at.0,
             arrived_micros: at.1,
+            format: arrived.format,
             token,
             account: self.text(arrived.account),
             broadcast,
             chat,
             text: self.text(arrived.text),
+            template: self.text(arrived.template),
+            media: self.text(arrived.media),
             accepted: accepts,
             done,
             message_id,
@@ -147,13 +157,17 @@ impl Records {
         text
     }
 
-    fn accept(&mut self, token: &Text) -> Text {
+    fn accept(&mut self, format: Format, token: &Text) -> Text {
         self.messages += 1;
-        let id: Text = format!("sim-{}", self.messages).into();
+        let id: Text = format.message_id(self.messages).into();
+        self.counts.accepted += 1;
+        // Where the format has no place for a token, there is nothing to tell two messages by.
+        if token.is_empty() {
+            return id;
+        }
         let record = self.tokens.entry(token.clone()).or_default();
         record.accepted += 1;
         record.message_id.get_or_insert_with(|| id.clone());
-        self.counts.accepted += 1;
         self.counts.twice.tokens += u64::from(record.accepted == 2);
         self.counts.max_accepted_per_token = self.counts.max_accepted_per_token.max(record.accepted);
         id

@@ -1,6 +1,7 @@
 //! A simulator as its clients see it.
 
 mod faults;
+mod formats;
 mod receipts;
 mod requests;
 

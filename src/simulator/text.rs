@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 #[serde(from = "String", into = "String")]
 pub struct Text(Arc<str>);
 
+impl Text {
+    /// Whether there is none.
+    pub(super) fn is_absent(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Deref for Text {
     type Target = str;
 

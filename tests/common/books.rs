@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use broadcast_operator::api::{Broadcast, OutcomeName as Outcome};
 use broadcast_operator::domain::outcome::Row;
 use broadcast_operator::domain::page::{Page, PageError, Recipient};
-use broadcast_operator::simulator::SendQuery;
+use broadcast_operator::simulator::{Entry, SendQuery};
 use kube::ResourceExt;
 
 use super::stage::{Stage, counts};
@@ -36,9 +36,13 @@ pub async fn rows(stage: &Stage, broadcast: &str) -> Vec<Chat> {
 /// - Never twice: the gateway accepted no token twice, and no chat of the Broadcast twice.
 /// - Truth: a recorded Sent (or better) was accepted; a recorded Failed, without a receipt for it, was not.
 pub async fn check(stage: &Stage, name: &str) {
+    check_against(stage, name, &accepted(stage, name)).await;
+}
+
+/// The same, where somebody else says how often each chat got its message.
+pub async fn check_against(stage: &Stage, name: &str, accepted: &HashMap<String, usize>) {
     let rows = rows(stage, name).await;
-    let accepted = accepted(stage, name);
-    for (chat, times) in &accepted {
+    for (chat, times) in accepted {
         assert!(*times <= 1, "{name}: chat {chat} got the message {times} times");
     }
     for (recipient, row) in &rows {
@@ -57,8 +61,18 @@ pub async fn check(stage: &Stage, name: &str) {
 
 /// Checks a Broadcast that has come to its end: besides [`check`], nobody is lost.
 pub async fn check_complete(stage: &Stage, broadcast: &Broadcast, audience: usize) {
+    check_complete_against(stage, broadcast, audience, &accepted(stage, &broadcast.name_any())).await;
+}
+
+/// The same, where somebody else says how often each chat got its message.
+pub async fn check_complete_against(
+    stage: &Stage,
+    broadcast: &Broadcast,
+    audience: usize,
+    accepted: &HashMap<String, usize>,
+) {
     let name = broadcast.name_any();
-    check(stage, &name).await;
+    check_against(stage, &name, accepted).await;
     let rows = rows(stage, &name).await;
     let counts = counts(broadcast);
     let status = broadcast.status.as_ref().expect("should have a status");
@@ -100,6 +114,11 @@ pub fn accepted(stage: &Stage, name: &str) -> HashMap<String, usize> {
     let broadcast = Some(format!("{}/{name}", stage.namespace));
     let sends =
         stage.gateway.ledger().sends(&SendQuery { broadcast, accepted: Some(true), ..SendQuery::default() });
+    times_by_chat(&sends)
+}
+
+/// How often each chat is among entries of the gateway's ledger.
+pub fn times_by_chat(sends: &[Entry]) -> HashMap<String, usize> {
     let mut accepted = HashMap::new();
     for send in sends {
         *accepted.entry(send.chat.to_string()).or_default() += 1;

@@ -9,6 +9,7 @@ pub mod chart;
 pub mod control_plane;
 pub mod operator;
 pub mod processes;
+pub mod providers;
 pub mod stage;
 pub mod wait;
 

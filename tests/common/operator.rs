@@ -134,10 +134,12 @@ impl Operator {
 
     /// Where gateways send the receipts of this operator.
     pub fn receipts_url(&self) -> String {
-        format!(
-            "http://127.0.0.1:{}/v1/namespaces/{{namespace}}/channels/{{channel}}/receipts",
-            self.settings.receipts
-        )
+        format!("{}/v1/namespaces/{{namespace}}/channels/{{channel}}/receipts", self.receipts_base_url())
+    }
+
+    /// Where its receipts server is.
+    pub fn receipts_base_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.settings.receipts)
     }
 
     /// The id of its process.
@@ -165,7 +167,10 @@ impl Drop for Operator {
 
 impl Settings {
     fn spawn(&self) -> Process {
-        let filter = "info,kube_runtime=warn,broadcast_operator=debug";
+        let usual =
+            ["--log-format", "text", "--log-filter", "info,kube_runtime=warn,broadcast_operator=debug"];
+        let is_wanted_otherwise = self.flags.iter().any(|flag| flag.starts_with("--log-"));
+        let logging: &[&str] = if is_wanted_otherwise { &[] } else { &usual };
         Process::start(
             Command::new(env!("CARGO_BIN_EXE_broadcast-operator"))
                 .env("KUBECONFIG", &self.kubeconfig)
@@ -174,7 +179,7 @@ impl Settings {
                 .args(["--receipts-address", &format!("127.0.0.1:{}", self.receipts)])
                 .args(["--lease-namespace", &self.lease_namespace, "--lease-name", &self.namespace])
                 .args(["--pod-name", &self.pod, "--pod-uid", &format!("{}-{}", self.namespace, self.pod)])
-                .args(["--log-format", "text", "--log-filter", filter])
+                .args(logging)
                 .args(&self.flags),
             &self.log,
         )

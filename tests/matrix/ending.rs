@@ -11,7 +11,9 @@ use crate::invariants::Books;
 use crate::scene::{Failure, Scene};
 
 /// Fields that differ from run to run.
-const RANDOM: [&str; 11] = [
+const RANDOM: [&str; 13] = [
+    "sentLast24Hours",
+    "sentByHour",
     "resourceVersion",
     "uid",
     "creationTimestamp",

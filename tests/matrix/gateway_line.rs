@@ -76,6 +76,12 @@ impl GatewayLine {
     pub fn arrivals(&self) -> Vec<(String, Instant)> {
         self.shared.state().arrivals.clone()
     }
+
+    /// How many have come, at any later time.
+    pub fn counter(&self) -> impl Fn() -> usize + Send + use<> {
+        let shared = self.shared.clone();
+        move || shared.state().arrivals.len()
+    }
 }
 
 impl Shared {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broadcast_operator::api::{Include, Retry};
-use broadcast_operator::domain::answer::{Answer, SendPolicy};
+use broadcast_operator::domain::answer::{Answer, RefusalKind, SendPolicy};
 use broadcast_operator::domain::ids::Incarnation;
 use broadcast_operator::domain::outcome::{Outcome, Row};
 use broadcast_operator::domain::page::{Page, Recipient};
@@ -215,20 +215,16 @@ impl Protocol {
             chat.is_twice |= chat.accepted != [false; 2];
             chat.accepted[broadcast] = true;
         }
-        let refused = || Answer::Refused {
-            retryable: false,
-            code: "131026".into(),
-            detail: "not on this network".into(),
-        };
+        let refused = || Answer::refused(RefusalKind::Permanent, "131026", "not on this network");
         let answer = match said {
-            Said::Accepted => Answer::Accepted { message_id: String::new() },
+            Said::Accepted => Answer::accepted(""),
             Said::Refused => refused(),
             _ if self.mutant == Some(Mutant::SilenceIsFailure) => refused(),
             Said::AcceptedUnheard | Said::Vanished => {
                 Answer::Unknown { code: "NoAnswer".into(), detail: String::new() }
             }
         };
-        if let (Some(result), _) = policy.settle(&before, answer, NOW) {
+        if let Some(result) = policy.settle(&before, answer, NOW).row {
             // Of a chat that may be sent to again, a refusal may have nothing to say any more.
             let is_owed = result.has_evidence() && !(self.bounds.resend && result.outcome == Outcome::Failed);
             if is_owed && !state.stored[page].sheet.page().rows()[row].has_evidence() {

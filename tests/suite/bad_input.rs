@@ -70,7 +70,7 @@ async fn wrong_manifests_are_refused_at_apply_with_a_message_that_helps() {
         (
             "a channel without http",
             json!({"apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastChannel", "metadata": {"name": "bad"}, "spec": {"provider": "HTTP"}}),
-            "needs the field http",
+            "give the settings of the provider",
         ),
         (
             "a channel that is no URL",
@@ -103,6 +103,9 @@ async fn what_the_schema_cannot_see_is_a_condition_with_a_reason_and_a_cure() {
         json!({"tokenSecretRef": {"name": "gateway", "key": "other"}}),
         json!({}),
     ));
+    stage.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "empty"}, "stringData": {"signing": " \n"}}));
+    let empty = json!({"signingSecretRef": {"name": "empty", "key": "signing"}});
+    stage.apply(&stage.channel("empty-key", empty, json!({})));
     let audience = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "audience"}, "data": {"empty.csv": ""},
         "binaryData": {"latin1.csv": "Y2hhdCxuYW1lCjE1NTUwMTAwMDAxLEpvc+kK"}});
     stage.apply(&audience);
@@ -119,6 +122,19 @@ async fn what_the_schema_cannot_see_is_a_condition_with_a_reason_and_a_cure() {
         ),
         ("missing-secret", channel("no-secret"), "SecretNotFound", "create it with key token"),
         ("missing-secret-key", channel("no-key"), "SecretKeyNotFound", "has no key other"),
+        ("empty-secret-key", channel("empty-key"), "SecretKeyEmpty", "fill it"),
+        (
+            "unknown-markup",
+            json!({"message": {"text": "Hi", "format": "HTML"}}),
+            "MessageNotSupported",
+            "remove message.format",
+        ),
+        (
+            "media-at-home",
+            json!({"message": {"media": {"kind": "Image", "url": "http://10.0.0.1/a.png"}}}),
+            "AddressNotAllowed",
+            "message.media.url",
+        ),
         (
             "missing-configmap",
             from("nowhere", "chats.csv"),

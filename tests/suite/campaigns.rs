@@ -142,6 +142,10 @@ async fn a_broadcast_that_ends_before_it_began_frees_its_key() {
     stage.apply(&taken);
     stage.apply(&campaign("third", "spring"));
     stage.wait_state("third", "CampaignAlreadySent").await;
+    let message = message(&stage, "third").await;
+    let says =
+        "campaign spring was taken by Broadcast second at 2026-01-01T00:00:00Z, and may have been sent since";
+    assert!(message.starts_with(says), "nothing was sent: {message}");
     stage.kubectl(&["delete", "bc", "second", "--timeout=60s"]);
     stage.apply(&stage.channel(CHANNEL, json!({}), json!({})));
     stage.complete("third").await;

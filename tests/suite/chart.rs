@@ -57,6 +57,9 @@ async fn the_account_may_do_what_it_needs_and_nothing_more() {
         ("update", "broadcastchannels.broadcast-operator.dev/status"),
         ("create", "broadcastcampaigns.broadcast-operator.dev"),
         ("delete", "broadcastcampaigns.broadcast-operator.dev"),
+        ("list", "broadcastsuppressions.broadcast-operator.dev"),
+        ("create", "broadcastsuppressions.broadcast-operator.dev"),
+        ("delete", "broadcastsuppressions.broadcast-operator.dev"),
     ] {
         assert!(may(verb, resource), "{verb} {resource}");
     }
@@ -68,6 +71,7 @@ async fn the_account_may_do_what_it_needs_and_nothing_more() {
         ("create", "pods"),
         ("update", "broadcastchannels.broadcast-operator.dev"),
         ("delete", "broadcastchannels.broadcast-operator.dev"),
+        ("update", "broadcastsuppressions.broadcast-operator.dev"),
         ("get", "nodes"),
     ] {
         assert!(!may(verb, resource), "{verb} {resource}");

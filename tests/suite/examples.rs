@@ -53,3 +53,41 @@ fn names(stage: &Stage) -> Vec<String> {
     let names = stage.kubectl(&["get", "bc", "-o", "jsonpath={.items[*].metadata.name}"]);
     names.split_whitespace().map(str::to_owned).collect()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_every_provider_is_sent() {
+    let stage = Stage::bare().await;
+    let base = at_gateway(&stage.gateway.url());
+    stage.gateway.set_token(None);
+    for (file, broadcast) in [
+        ("10-whatsapp.yaml", "spring-sale-whatsapp"),
+        ("11-telegram.yaml", "opening-hours-telegram"),
+        ("12-twilio.yaml", "order-ready-sms"),
+        ("13-periskope.yaml", "schedule-periskope"),
+        ("14-postback.yaml", "welcome-postback"),
+    ] {
+        let text = crate::common::file(&format!("examples/{file}"));
+        let text: Vec<String> = text.lines().map(&base).collect();
+        stage.plane.kubectl(&["apply", "-n", &stage.namespace, "-f", "-"], &text.join("\n"));
+        let done = stage.complete(broadcast).await;
+        let counts = counts(&done);
+        assert!(counts.sent > 0 && counts.failed + counts.unknown == 0, "{file}: {counts:?}");
+    }
+    let suppression = root().join("examples/15-suppression.yaml").display().to_string();
+    stage.kubectl(&["apply", "-f", &suppression]);
+}
+
+/// A line with the address of the simulator in place of the provider's.
+fn at_gateway(gateway: &str) -> impl Fn(&str) -> String + use<> {
+    let gateway = gateway.to_owned();
+    move |line| {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        match rest.split_once(": ") {
+            Some(("baseUrl", _)) => format!("{indent}baseUrl: {gateway}"),
+            Some(("url", value)) if value.starts_with("http://127.0.0.1") => {
+                format!("{indent}url: {}", value.replace("http://127.0.0.1:8080", &gateway))
+            }
+            _ => line.to_owned(),
+        }
+    }
+}

@@ -208,8 +208,14 @@ async fn a_channel_made_again_under_its_name_sends_to_its_own_gateway() {
     let done = stage.complete("sale").await;
     books::check_complete(&stage, &done, 20).await;
     assert_eq!(counts(&done).sent, 20);
-    let ready = stage.channel_now(CHANNEL).await.status.expect("the new channel has a status of its own");
-    assert!(Condition::is_true(&ready.conditions, "Ready"), "{ready:#?}");
+    until("the new channel has a status of its own", async || {
+        let status = stage.channel_now(CHANNEL).await.status.unwrap_or_default();
+        match Condition::is_true(&status.conditions, "Ready") {
+            true => Ok(()),
+            false => Err(format!("{status:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

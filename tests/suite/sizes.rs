@@ -22,7 +22,8 @@ async fn the_longest_ids_texts_and_errors_fit_into_a_page() {
     let stage = Stage::new().await;
     let long = "ж".repeat(200);
     let refusal = json!({"refuse": {"status": 400, "code": "c".repeat(300), "message": long.repeat(20)}});
-    stage.set_faults(json!([{"do": refusal}]));
+    // The first messages may not all fail in the same way.
+    stage.set_faults(json!([{"when": {"everyNth": 10}, "do": {"latencyMs": 0}}, {"do": refusal}]));
     let mut csv = String::from("chat,name\n");
     for chat in 0..600 {
         csv += &format!("{}{chat}@chat.example,\"{}\"\n", "user".repeat(25), "Ж\"\"".repeat(40));

@@ -88,6 +88,10 @@ listing its kinds. It needs none on broadcasts/finalizers: the pages that a Broa
 - apiGroups: ["broadcast-operator.dev"]
   resources: ["broadcastcampaigns"]
   verbs: ["get", "list", "create", "update", "delete"]
+# Chats that opted out: one is written for each, read by name and deleted when it opts in again; the list says who is skipped.
+- apiGroups: ["broadcast-operator.dev"]
+  resources: ["broadcastsuppressions"]
+  verbs: ["get", "list", "create", "delete"]
 # Tokens of gateways, secrets that receipts are signed with, and audiences. It reads those that a channel or Broadcast
 # names, so it needs neither list nor watch.
 - apiGroups: [""]

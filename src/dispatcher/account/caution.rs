@@ -8,9 +8,9 @@ use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 /// First and longest wait after a gateway could not be reached, or asked to wait without saying how long.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-/// Longest wait that a gateway can ask for. What asks for more is more often a mistake of a unit than a wish, and one
-/// message an hour, to see, harms nobody.
-const LONGEST_REST: Duration = Duration::from_secs(3600);
+/// Longest wait that a gateway can ask for: hours have been seen, of Telegram. What asks for more than a day is more often a mistake
+/// of a unit than a wish, and one message a day, to see, harms nobody.
+const LONGEST_REST: Duration = Duration::from_secs(86_400);
 
 /// What an account waits for, and how it goes on.
 #[derive(Default)]
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_wait_is_an_hour_and_then_one_message_to_see() {
+    fn an_absurd_wait_is_a_day_and_then_one_message_to_see() {
         let (now, wall) = origin();
         let mut caution = Caution::default();
         caution.fail(Duration::from_secs(u64::MAX), Why::Throttled, now, wall);

@@ -4,9 +4,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
 use super::super::Context;
-use crate::api::{BroadcastChannel, KeyRef};
+use crate::api::{BroadcastChannel, BroadcastChannelSpec, KeyRef, Limits};
 use crate::cluster::within;
+use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
 use crate::domain::ids::ObjectKey;
+use crate::providers::SecretValues;
 use crate::providers::gateway::Gateway;
 
 /// Which channel was read: another one of the same name counts its generations from 1 again.
@@ -22,10 +24,34 @@ impl Version {
     }
 }
 
+/// Whether a changed channel sends to the same gateway, with the same credentials.
+pub(super) fn is_same_gateway(before: &BroadcastChannel, after: &BroadcastChannel) -> bool {
+    let settings = |channel: &BroadcastChannel| BroadcastChannelSpec {
+        limits: Limits::default(),
+        error_policy: Vec::new(),
+        paused: false,
+        ..channel.spec.clone()
+    };
+    settings(before) == settings(after)
+}
+
 /// Settings and credentials, read.
 pub(in crate::dispatcher) struct Opened {
     pub(super) gateway: Gateway,
-    pub(super) token: Option<String>,
+    pub(super) secrets: SecretValues,
+    /// What the provider said when it was asked whether the credentials are good.
+    pub(super) probed: Probed,
+}
+
+/// Whether credentials are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::dispatcher) enum Probed {
+    /// The provider says so.
+    Good,
+    /// The provider refuses them.
+    Refused(SenderTrouble, String),
+    /// It cannot be asked, or did not say.
+    Unknown,
 }
 
 /// Why settings or credentials cannot be used.
@@ -44,23 +70,31 @@ impl Trouble {
     }
 }
 
-/// Reads settings and credentials of a channel.
+/// Reads settings and credentials of a channel, and asks the provider about them unless they are `known_to_be_bad`.
 pub(in crate::dispatcher) async fn read(
     context: &Context,
     key: &ObjectKey,
     channel: &BroadcastChannel,
+    known_to_be_bad: Option<&SecretValues>,
 ) -> Result<Opened, Trouble> {
-    let http = channel.spec.http.as_ref().ok_or_else(|| Trouble {
-        reason: "InvalidSpec",
-        message: "provider HTTP needs spec.http with the url of the gateway".into(),
-    })?;
-    let token = match &http.token_secret_ref {
-        Some(reference) => Some(secret_value(context, &key.namespace, reference).await?),
-        None => None,
-    };
-    let gateway = Gateway::new(http, token.as_deref(), &context.addresses)
+    let mut secrets = SecretValues::default();
+    for reference in channel.spec.sending_secrets() {
+        secrets.insert(reference, secret_value(context, &key.namespace, reference).await?);
+    }
+    let gateway = Gateway::new(key, &channel.spec, &secrets, &context.addresses)
         .map_err(|error| Trouble { reason: error.category(), message: error.to_string() })?;
-    Ok(Opened { gateway, token })
+    if known_to_be_bad == Some(&secrets) {
+        return Ok(Opened { gateway, secrets, probed: Probed::Unknown });
+    }
+    let probed = match gateway.probe().await {
+        Some(Answer::Accepted { .. }) => Probed::Good,
+        Some(Answer::Refused(Refusal { kind: RefusalKind::Sender(trouble), code, detail, .. })) => {
+            let detail = if code.is_empty() { detail } else { format!("{code}: {detail}") };
+            Probed::Refused(trouble, detail)
+        }
+        Some(_) | None => Probed::Unknown,
+    };
+    Ok(Opened { gateway, secrets, probed })
 }
 
 async fn secret_value(context: &Context, namespace: &str, reference: &KeyRef) -> Result<String, Trouble> {
@@ -83,5 +117,11 @@ async fn secret_value(context: &Context, namespace: &str, reference: &KeyRef) ->
         reason: "InvalidToken",
         message: format!("key {key} of Secret {name} is not text"),
     })?;
-    Ok(text.trim().to_owned())
+    match text.trim() {
+        "" => Err(Trouble {
+            reason: "SecretKeyEmpty",
+            message: format!("key {key} of Secret {name} is empty: fill it"),
+        }),
+        text => Ok(text.to_owned()),
+    }
 }

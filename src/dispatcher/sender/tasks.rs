@@ -7,25 +7,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::account::{self, DoorNumber, Opened, Trouble, Version, Way};
 use super::super::lane::{Due, is_sending};
-use super::Sender;
-use crate::api::{Broadcast, BroadcastChannel};
+use super::{Context, Sender};
+use crate::api::{Broadcast, BroadcastChannel, StopStatus, SuppressionReason};
 use crate::clock;
-use crate::cluster::within;
-use crate::domain::answer::{Answer, SendPolicy};
+use crate::cluster::{chain, within};
+use crate::domain::answer::{Answer, Refusal, RefusalKind, SendPolicy};
+use crate::domain::error_policy::judged;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::{Outcome, Row};
+use crate::domain::suppression::reason_of;
 use crate::domain::token::MessageToken;
 use crate::domain::window::{Choice, next_window};
 use crate::ledger::{AfterRecord, ClaimedRow, Ledger, LedgerError, PlannedWindow, RecordedClaim};
+use crate::providers::wire::{BroadcastName, Outgoing};
+use crate::suppressions;
 
 /// Longest wait for the page before an Unknown row is sent again. It is in memory, and only a slow write of it is in the
 /// way; who waited longer would send long after the last look at the brakes.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// Between two tries to store that a Broadcast stopped by itself.
+const STOP_RETRY: Duration = Duration::from_millis(200);
 
 /// What was spawned reports with one of these.
 pub(super) enum Event {
@@ -34,6 +42,7 @@ pub(super) enum Event {
     Answered(Answered),
     Recorded { lane: BroadcastUid, page: usize, was_last: bool, result: Result<(), LedgerError> },
     Recovered { page: ObjectKey, result: Result<(), LedgerError> },
+    StopStored,
 }
 
 /// What became of one message.
@@ -54,11 +63,12 @@ pub(super) enum Claimed {
 impl Sender {
     pub(super) fn read_account(&self, channel: Arc<BroadcastChannel>) {
         let (context, key, version) = (self.context.clone(), self.key.clone(), Version::of(&channel));
+        let known_to_be_bad = self.account.known_to_be_bad(clock::monotonic());
         let lost = Event::Opened(version.clone(), Err(Trouble::interrupted()));
-        self.spawn(
-            lost,
-            async move { Event::Opened(version, account::read(&context, &key, &channel).await) },
-        );
+        self.spawn(lost, async move {
+            let read = account::read(&context, &key, &channel, known_to_be_bad.as_ref()).await;
+            Event::Opened(version, read)
+        });
     }
 
     /// Claims what is due of a page, and gives it back when the Broadcast has been stopped meanwhile.
@@ -88,38 +98,58 @@ impl Sender {
 
     pub(super) fn spawn_send(&self, way: Way, turn: usize, page: usize, claimed: ClaimedRow) {
         let lane = &self.lanes[turn];
-        let Way { gateway, door } = way;
+        let Way { gateway, door, rules, provider } = way;
         let ClaimedRow { row, recipient, before } = claimed;
         let token = MessageToken { broadcast: lane.uid.clone(), page, row };
         let (broadcast, template) = (lane.key.clone(), lane.template.clone());
-        let (metrics, channel) = (self.context.metrics.clone(), self.key.clone());
+        let (context, channel) = (self.context.clone(), self.key.clone());
         let resend = (before.outcome == Outcome::Unknown).then(|| lane.page_key(page)).flatten();
-        let ledger = self.context.ledger.clone();
         let id = token.to_string();
         let report = move |answer| Event::Answered(Answered { token, before, door, answer });
-        let lost =
-            Answer::Unknown { code: "Interrupted".into(), detail: "the request was interrupted".into() };
+        let lost = Answer::unknown("Interrupted", "the request was interrupted");
         self.spawn(report.clone()(Some(lost)), async move {
             if let Some(key) = resend
-                && !is_still_unknown(&ledger, &key, row).await
+                && !is_still_unknown(&context.ledger, &key, row).await
             {
                 return report(None);
             }
             let answer = match template.render(row, &recipient.params) {
-                Ok(text) => {
+                Ok(content) => {
                     let started = clock::monotonic();
-                    let answer = gateway.send(&broadcast, &id, &recipient.chat, &text).await;
-                    metrics.sent(&channel, started.elapsed());
+                    let message = Outgoing {
+                        token: &id,
+                        chat: &recipient.chat,
+                        content: &content,
+                        params: &recipient.params,
+                        broadcast: BroadcastName { namespace: &broadcast.namespace, name: &broadcast.name },
+                        now: clock::now(),
+                    };
+                    let answer = judged(&rules, gateway.send(&message).await);
+                    context.metrics.sent(&channel, started.elapsed());
+                    context.metrics.said(provider, &answer);
                     answer
                 }
                 // Planning has made this text once already; if it cannot be made now, nothing was sent.
-                Err(error) => Answer::Refused {
-                    retryable: false,
-                    code: error.category().into(),
-                    detail: error.to_string(),
-                },
+                Err(error) => Answer::refused(RefusalKind::Permanent, error.category(), error.to_string()),
             };
+            // First: once the answer is recorded, nothing would bring the opt-out again.
+            if let Answer::Refused(Refusal { kind: RefusalKind::OptedOut, code, .. }) = &answer {
+                suppress(&context, &channel, &recipient.chat, code, &id).await;
+            }
             report(Some(answer))
+        });
+    }
+
+    /// Stores that a Broadcast stopped by itself. Until that is stored its lane keeps it from being sent; if it never is, the next
+    /// process gets the same answer and stops it too.
+    pub(super) fn spawn_stop(&self, key: ObjectKey, uid: BroadcastUid, stop: StopStatus) {
+        tracing::warn!(broadcast = %key, code = stop.code, reason = ?stop.reason, "stops by itself");
+        let api: Api<Broadcast> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        self.spawn(Event::StopStored, async move {
+            while !store_stop(&api, &key, &uid, &stop).await {
+                clock::wait(STOP_RETRY).await;
+            }
+            Event::StopStored
         });
     }
 
@@ -155,6 +185,27 @@ impl Sender {
     }
 }
 
+/// Writes the stop into the status, unless the spec was changed since. Returns whether there is nothing more to do.
+async fn store_stop(api: &Api<Broadcast>, key: &ObjectKey, uid: &BroadcastUid, stop: &StopStatus) -> bool {
+    let mut broadcast = match within(api.get(&key.name)).await {
+        Ok(broadcast) => broadcast,
+        Err(error) => return error.is_not_found(),
+    };
+    let is_same = broadcast.metadata.uid.as_deref() == Some(uid.as_str())
+        && broadcast.metadata.generation == Some(stop.observed_generation);
+    match &mut broadcast.status {
+        Some(status) if is_same => status.stop = Some(stop.clone()),
+        _ => return true,
+    }
+    match within(api.replace_status(&key.name, &PostParams::default(), &broadcast)).await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(broadcast = %key, %error, "its stop is not stored yet, trying again");
+            false
+        }
+    }
+}
+
 /// A Broadcast that may be sent from, as far as this process has seen.
 pub(super) struct Wanted {
     pub(super) key: ObjectKey,
@@ -184,6 +235,16 @@ impl Wanted {
             tracing::debug!(broadcast = %self.key, "was stopped while it was claimed from, or cannot be read");
         }
         is_same
+    }
+}
+
+/// Writes down that a chat opted out. If that fails, its row says so all the same, and later Broadcasts get the same answer.
+async fn suppress(context: &Context, channel: &ObjectKey, chat: &str, code: &str, token: &str) {
+    let provider = context.observed.channel(channel).map(|channel| channel.spec.provider);
+    let reason = provider.map_or(SuppressionReason::OptedOut, reason_of);
+    if let Err(error) = suppressions::record(&context.client, channel, chat, reason, code).await {
+        // The token, and not the chat: a log is no place for phone numbers.
+        tracing::warn!(%channel, token, error = %chain(&error), "failed to record that a chat opted out");
     }
 }
 

@@ -3,6 +3,7 @@
 use csv::{QuoteStyle, Terminator, WriterBuilder};
 use proptest::prelude::*;
 
+use super::tests::normalise;
 use super::*;
 use crate::api::{BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity};
 use crate::domain::any;

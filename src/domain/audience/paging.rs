@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use sha2::{Digest, Sha256};
 
 use crate::domain::page::{Page, Recipient};
-use crate::domain::page_csv::{MAX_TEXTS, OUTCOME_HEADER_BYTES, bytes_of, outcome_room};
+use crate::domain::page_csv::{MAX_TEXTS, OUTCOME_HEADER_BYTES, bytes_of, outcome_room, write_recipients};
+use crate::domain::suppression::unmarked;
 
 /// Rows of a page at most. Phone numbers with a short name fit in that number.
 pub const MAX_PAGE_ROWS: usize = 250;
@@ -64,12 +65,13 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// Digest of a planned audience: the same chats with the same parameters in the same order have the same one.
+/// Digest of a planned audience: the same chats with the same parameters in the same order have the same one, whoever of them
+/// has opted out.
 #[must_use]
 pub fn digest(pages: &[Page]) -> String {
     let mut hash = Sha256::new();
     for page in pages {
-        hash.update(page.recipients_csv());
+        hash.update(write_recipients(&unmarked(page)));
     }
     let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")

@@ -3,6 +3,11 @@
 use super::*;
 use proptest::prelude::*;
 
+/// A chat in the form that a gateway gets.
+pub(super) fn normalise(chat: &str) -> Option<String> {
+    ChatRules::default().normalise(chat).ok()
+}
+
 fn rows(text: &str) -> Vec<(String, String)> {
     let mut audience = Audience::default();
     audience.add_csv("chats.csv", text).expect("readable");

@@ -17,26 +17,38 @@ use crate::webhooks::{ID_HEADER, SIGNATURE_HEADER, Secret, Signed, TIMESTAMP_HEA
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// One request with receipts.
-struct Post {
-    path: String,
-    headers: HeaderMap,
-    body: Bytes,
+pub(super) struct Post {
+    pub(super) path: String,
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Post {
+    /// A header as text, or nothing.
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().expect("text")).unwrap_or_default()
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("json")
+    }
 }
 
 /// Takes receipts, after it has refused some.
-struct Receiver {
-    url: String,
+pub(super) struct Receiver {
+    pub(super) url: String,
     posts: Mutex<mpsc::UnboundedReceiver<Post>>,
 }
 
 impl Receiver {
-    async fn start(refusals: u32) -> Self {
+    pub(super) async fn start(refusals: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
         let address = listener.local_addr().expect("address");
         let (sender, posts) = mpsc::unbounded_channel();
         let left = Arc::new(AtomicU32::new(refusals));
         let take = move |uri: Uri, headers: HeaderMap, body: Bytes| async move {
-            let _ = sender.send(Post { path: uri.path().to_owned(), headers, body });
+            let _ = sender.send(Post { path: uri.path().to_owned(), uri, headers, body });
             let refuse = |left: u32| left.checked_sub(1);
             match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse) {
                 Ok(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -49,7 +61,7 @@ impl Receiver {
         Self { url, posts: Mutex::new(posts) }
     }
 
-    async fn next(&self) -> Post {
+    pub(super) async fn next(&self) -> Post {
         let mut posts = self.posts.lock().await;
         tokio::time::timeout(PATIENCE, posts.recv()).await.expect("should get receipts").expect("open")
     }
@@ -58,7 +70,7 @@ impl Receiver {
         statuses(&self.next().await.body)
     }
 
-    async fn bench(&self, change: impl FnOnce(&mut ReceiptSettings)) -> Bench {
+    pub(super) async fn bench(&self, change: impl FnOnce(&mut ReceiptSettings)) -> Bench {
         let mut receipts = ReceiptSettings {
             url: self.url.clone(),
             read_percent: 100,
@@ -93,6 +105,27 @@ async fn delivered_comes_before_read_at_the_address_of_the_account() {
     assert_eq!(receiver.next_statuses().await, pair("token-1", "read"));
     let summary = bench.wait_until(|summary| summary.receipts.delivered == 2).await;
     assert_eq!((summary.receipts.pending, summary.receipts.failed, summary.receipts.requests), (0, 0, 2));
+}
+
+#[tokio::test]
+async fn a_receipt_names_its_message_by_token_or_message_id() {
+    let receiver = Receiver::start(0).await;
+    let bench = receiver.bench(|settings| settings.read_percent = 0).await;
+    bench.send("1").await.expect("answer");
+    let time = bench.simulator.ledger().sends(&crate::simulator::SendQuery::default())[0].arrived;
+    let receipt = json!([{"id": "token-1", "status": "delivered", "time": time}]);
+    assert_eq!(receiver.next().await.json(), receipt);
+    let failing =
+        json!({"url": receiver.url, "deliveredPercent": 0, "failedPercent": 100, "useMessageId": true});
+    for (code, settings) in [("undeliverable", json!({})), ("blocked", json!({"failedCode": "blocked"}))] {
+        let mut settings: Value = settings;
+        settings.as_object_mut().expect("object").extend(failing.as_object().expect("object").clone());
+        assert_eq!(bench.put("/simulator/receipts", settings.to_string()).await, 204);
+        bench.send("2").await.expect("answer");
+        let receipt = &receiver.next().await.json()[0];
+        assert_eq!((&receipt["status"], &receipt["code"]), (&json!("failed"), &json!(code)));
+        assert!(receipt["id"].as_str().is_some_and(|id| id.starts_with("sim-")), "{receipt}");
+    }
 }
 
 #[tokio::test]

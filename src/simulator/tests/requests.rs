@@ -38,6 +38,25 @@ async fn the_account_may_be_absent() {
 }
 
 #[tokio::test]
+async fn what_listmonk_posts_to_its_messengers_is_accepted_too() {
+    let bench = Bench::start(Settings::default()).await;
+    let recipient = json!({"uuid": "u.0.1", "email": "", "attribs": {"phone": "15550100", "name": "Ana"}});
+    let campaign = json!({"uuid": "u", "name": "sale"});
+    let posted =
+        json!({"subject": "sale", "body": "Hi Ana", "recipients": [recipient], "campaign": campaign});
+    let url = format!("{}/messages/sales", bench.simulator.url());
+    let answer = bench.client.post(&url).header("Idempotency-Key", "u.0.1").json(&posted).send().await;
+    assert_eq!(answer.expect("answer").status(), 200);
+    let sends = bench.simulator.ledger().sends(&SendQuery::default());
+    let entry = &sends[0];
+    let read = [&*entry.token, &*entry.broadcast, &*entry.chat, &*entry.text, &*entry.account];
+    assert_eq!(read, ["u.0.1", "u", "15550100", "Hi Ana", "sales"]);
+    let mut two = posted.clone();
+    two["recipients"] = json!([posted["recipients"][0], posted["recipients"][0]]);
+    assert_eq!(bench.client.post(url).json(&two).send().await.expect("answer").status(), 400);
+}
+
+#[tokio::test]
 async fn a_repeat_is_accepted_twice_unless_the_gateway_is_idempotent() {
     for idempotent in [false, true] {
         let bench = Bench::start(Settings { idempotent, ..Settings::default() }).await;

@@ -45,7 +45,7 @@ pub fn restored(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
             Case { name, meets: 0, run }
         })
     });
-    cases.collect()
+    cases.chain([super::pauses::put_back(reference)]).collect()
 }
 
 async fn put_back(

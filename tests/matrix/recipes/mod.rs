@@ -1,14 +1,17 @@
 //! The recipes: which faults, and at which points of a reference run.
 
+mod audiences;
 mod backups;
 mod deaths;
 mod gateway;
 mod odd;
+mod pauses;
 mod races;
 mod replicas;
 mod requests;
 mod sizes;
 mod snapshots;
+mod thefts;
 pub mod users;
 mod watches;
 mod writes;

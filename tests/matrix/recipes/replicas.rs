@@ -33,7 +33,8 @@ pub fn strangers(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
             Case { name, meets: 1, run }
         })
     });
-    cases.chain(super::races::late_claims(reference)).collect()
+    let cases = cases.chain(super::races::late_claims(reference));
+    cases.chain(super::audiences::both_lead(reference)).collect()
 }
 
 /// Writes of Broadcasts and pages.
@@ -77,7 +78,8 @@ pub fn frozen(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
             Case { name, meets: 1, run }
         })
     });
-    cases.collect()
+    let cases = cases.chain([super::audiences::deposed(reference)]);
+    cases.chain(super::thefts::blind(reference)).chain(super::pauses::unseen(reference)).collect()
 }
 
 async fn freeze(scene: &mut Scene, point: &Point, is_after: bool) -> Result<(), Failure> {

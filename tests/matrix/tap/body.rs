@@ -10,13 +10,13 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::name::named_in;
-use super::{EventFault, LATE, LATER, Tap};
+use super::{EventFault, Gate, LATE, LATER, TapLayer};
 
 /// A stream that goes through the tap. A late one brings nothing for a while.
-pub fn watched(stream: Answer, tap: Tap, kind: String, is_late: bool) -> Answer {
+pub fn watched(stream: Answer, line: TapLayer, kind: String, is_late: bool) -> Answer {
     let watch = Watch {
         inner: stream.into_data_stream(),
-        tap,
+        line,
         kind,
         is_late,
         cut: Vec::new(),
@@ -30,7 +30,8 @@ pub fn watched(stream: Answer, tap: Tap, kind: String, is_late: bool) -> Answer 
 
 struct Watch {
     inner: BodyDataStream,
-    tap: Tap,
+    /// Of the process that watches.
+    line: TapLayer,
     kind: String,
     is_late: bool,
     /// The beginning of a line.
@@ -54,7 +55,24 @@ enum End {
 struct Held {
     lines: Vec<Line>,
     fault: EventFault,
-    until: std::time::Instant,
+    until: Until,
+}
+
+/// How long they are held back.
+enum Until {
+    Time(std::time::Instant),
+    Open(Gate),
+}
+
+impl Until {
+    async fn is_over(&self) {
+        match self {
+            Self::Time(time) => {
+                clock::wait(time.saturating_duration_since(clock::monotonic())).await;
+            }
+            Self::Open(gate) => gate.pass().await,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -66,7 +84,7 @@ struct Line {
 impl Watch {
     async fn next(mut self) -> Option<(Result<Bytes, io::Error>, Self)> {
         if std::mem::take(&mut self.is_late) {
-            let _hanging = self.tap.hang();
+            let _hanging = self.line.tap.hang();
             clock::wait(LATE).await;
         }
         loop {
@@ -96,8 +114,7 @@ impl Watch {
     /// Bytes of the API server; none when events that were held back are due first.
     async fn more(&mut self) -> Option<Result<Bytes, axum::Error>> {
         let Some(held) = &self.held else { return self.inner.next().await };
-        let left = held.until.saturating_duration_since(clock::monotonic());
-        let bytes = match select(self.inner.next(), Box::pin(clock::wait(left))).await {
+        let bytes = match select(self.inner.next(), Box::pin(held.until.is_over())).await {
             Either::Left((bytes, _)) => return bytes,
             Either::Right(_) => Bytes::new(),
         };
@@ -119,7 +136,7 @@ impl Watch {
         let event: Value = serde_json::from_slice(line).unwrap_or_default();
         let kind = event["type"].as_str().unwrap_or_default();
         let object = named_in(&self.kind, &event["object"]).unwrap_or_default();
-        let line = Line { object: object.clone(), bytes: self.tap.garbled(&event["object"], line) };
+        let line = Line { object: object.clone(), bytes: self.line.tap.garbled(&event["object"], line) };
         if object.is_empty() {
             // A bookmark would tell that everything before it has come.
             if self.held.is_none() {
@@ -127,7 +144,7 @@ impl Watch {
             }
             return;
         }
-        let fault = self.tap.event(&format!("EVENT-{}-{kind}-{object}", self.kind));
+        let fault = self.line.tap.event(&format!("EVENT-{}-{kind}-{object}", self.kind), self.line.process);
         if let Some(fault) = &fault {
             tracing::info!(target: "matrix", event = kind, object, ?fault, "fault");
         }
@@ -145,7 +162,12 @@ impl Watch {
                 fault @ (EventFault::Drop | EventFault::Compact | EventFault::Delay | EventFault::LongDelay),
             ) => {
                 let late = if fault == EventFault::LongDelay { LATER } else { LATE };
-                self.held = Some(Held { lines: vec![line], fault, until: clock::monotonic() + late });
+                let until = Until::Time(clock::monotonic() + late);
+                self.held = Some(Held { lines: vec![line], fault, until });
+            }
+            Some(EventFault::Held(gate)) => {
+                let fault = EventFault::Compact;
+                self.held = Some(Held { lines: vec![line], fault, until: Until::Open(gate) });
             }
             Some(EventFault::Cut) => {
                 self.ready.push_back(line.bytes.slice(..line.bytes.len() / 2));

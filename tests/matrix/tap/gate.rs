@@ -17,6 +17,14 @@ struct Inner {
     opened: Condvar,
 }
 
+impl PartialEq for Gate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Gate {}
+
 impl Gate {
     pub fn new() -> Self {
         Self(Arc::new(Inner {

@@ -2,6 +2,7 @@
 //! a plan it lets things go wrong.
 
 mod body;
+mod fault;
 mod gate;
 pub mod name;
 mod service;
@@ -16,103 +17,10 @@ use axum::body::Bytes;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
+pub use fault::{EventFault, Fault, Planned, Point};
 pub use gate::Gate;
 use name::Call;
 pub use service::TapLayer;
-
-/// A request or a watch event, by name and by how many of that name came before it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Point {
-    pub name: String,
-    pub occurrence: usize,
-}
-
-impl std::fmt::Display for Point {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}#{}", self.name, self.occurrence)
-    }
-}
-
-/// What goes wrong with a request.
-#[derive(Clone, Debug)]
-pub enum Fault {
-    /// The process dies, and the request never leaves.
-    DieBefore,
-    /// The request is done, and the process dies before it hears of it.
-    DieAfter,
-    /// The request is not forwarded; this is the answer.
-    Answer(u16),
-    /// The request is done; the answer is 504.
-    LandsThenTimeout,
-    /// The request is done; the connection breaks.
-    LandsThenReset,
-    /// The request is done; no answer ever comes.
-    LandsThenNothing,
-    /// The task that asks panics.
-    Panic,
-    /// The request is done; the answer waits for the gate.
-    HoldAfter(Gate),
-    /// The request waits for the gate.
-    HoldBefore(Gate),
-    /// The request is done, and the whole process stands still until the gate opens.
-    FreezeAfter(Gate),
-    /// The request is about to leave, and the whole process stands still until the gate opens.
-    FreezeBefore(Gate),
-    /// The request does not leave, and no answer ever comes.
-    Unsent,
-    /// A list shows what was there after this write.
-    ListAt(Point),
-    /// Everything of this stream comes late.
-    LateStream,
-    /// What happens to one event of a stream.
-    Event(EventFault),
-}
-
-/// What goes wrong with one event of a watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EventFault {
-    /// It never comes, if a later one of the same object does; else it comes late.
-    Drop,
-    /// It and what follows come late, and only the last event of each object does.
-    Compact,
-    /// It comes twice.
-    Double,
-    /// It comes again after a later one.
-    Again,
-    /// It comes late, with everything behind it.
-    Delay,
-    /// The same, and so late that whatever is to happen before has happened.
-    LongDelay,
-    /// The connection breaks in the middle of it.
-    Cut,
-    /// 410 comes in its place, and the stream ends.
-    Gone,
-    /// 500 comes in its place, and the stream ends.
-    Error,
-    /// The stream says nothing any more, and does not end.
-    Silence,
-}
-
-/// A fault, and where it is.
-#[derive(Clone, Debug)]
-pub struct Planned {
-    pub name: String,
-    pub occurrences: Range<usize>,
-    pub fault: Fault,
-}
-
-impl Planned {
-    /// A fault at one point.
-    pub fn at(point: &Point, fault: Fault) -> Self {
-        Self::from(point, 1, fault)
-    }
-
-    /// A fault at a point, and at so many in all of its name.
-    pub fn from(point: &Point, times: usize, fault: Fault) -> Self {
-        let end = point.occurrence.saturating_add(times);
-        Self { name: point.name.clone(), occurrences: point.occurrence..end, fault }
-    }
-}
 
 /// One request, as it went.
 #[derive(Clone, Debug)]
@@ -151,6 +59,8 @@ pub struct AskedClaim {
 #[derive(Default)]
 struct State {
     counts: HashMap<String, usize>,
+    /// The same of each process.
+    own_counts: HashMap<(usize, String), usize>,
     plan: Vec<Planned>,
     log: Vec<Logged>,
     events: Vec<Point>,
@@ -212,6 +122,12 @@ impl Tap {
     /// How many requests or events of this name there were.
     pub fn count(&self, name: &str) -> usize {
         self.state().counts.get(name).copied().unwrap_or_default()
+    }
+
+    /// The next request or event of this name in the line of one process.
+    pub fn next_of(&self, process: usize, name: &str) -> Point {
+        let known = self.state().own_counts.get(&(process, name.to_owned())).copied();
+        Point { name: name.to_owned(), occurrence: known.unwrap_or_default() }
     }
 
     /// How many faults have happened.
@@ -296,7 +212,7 @@ impl Tap {
     /// Takes in a request. Out: its number in the log, and what goes wrong with it.
     fn begin(&self, call: &Call, process: usize) -> (usize, Option<Fault>) {
         let mut state = self.state();
-        let (point, fault) = state.meet(&call.name);
+        let (point, fault) = state.meet(&call.name, process);
         let number = state.log.len();
         let Call { kind, is_write, .. } = call.clone();
         state.log.push(Logged { point, kind, is_write, process, status: None, version: None });
@@ -315,9 +231,9 @@ impl Tap {
     }
 
     /// Takes in an event of a watch.
-    fn event(&self, name: &str) -> Option<EventFault> {
+    fn event(&self, name: &str, process: usize) -> Option<EventFault> {
         let mut state = self.state();
-        let (point, fault) = state.meet(name);
+        let (point, fault) = state.meet(name, process);
         state.events.push(point);
         match fault {
             Some(Fault::Event(fault)) => Some(fault),
@@ -347,14 +263,12 @@ impl State {
         })
     }
 
-    fn meet(&mut self, name: &str) -> (Point, Option<Fault>) {
-        let count = self.counts.entry(name.to_owned()).or_default();
-        let point = Point { name: name.to_owned(), occurrence: *count };
-        *count += 1;
-        let planned = self
-            .plan
-            .iter()
-            .find(|planned| planned.name == point.name && planned.occurrences.contains(&point.occurrence));
+    fn meet(&mut self, name: &str, process: usize) -> (Point, Option<Fault>) {
+        let count = |known: &mut usize| std::mem::replace(known, *known + 1);
+        let occurrence = count(self.counts.entry(name.to_owned()).or_default());
+        let own = count(self.own_counts.entry((process, name.to_owned())).or_default());
+        let planned = self.plan.iter().find(|planned| planned.is_at(name, process, occurrence, own));
+        let point = Point { name: name.to_owned(), occurrence };
         let fault = planned.map(|planned| planned.fault.clone());
         self.met += usize::from(fault.is_some());
         (point, fault)

@@ -121,8 +121,8 @@ impl Turn {
             }
             fault if self.call.is_watch => {
                 let is_late = matches!(fault, Some(Fault::LateStream));
-                let (tap, kind) = (self.line.tap.clone(), self.call.kind.clone());
-                Ok(answer.map(|stream| body::watched(stream, tap, kind, is_late)))
+                let (line, kind) = (self.line.clone(), self.call.kind.clone());
+                Ok(answer.map(|stream| body::watched(stream, line, kind, is_late)))
             }
             _ => Ok(answer),
         }

@@ -1,0 +1,130 @@
+//! How many messages an account has sent in the last 24 hours, by the hour, and when it may go on after a daily limit. Time comes in.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::HourCount;
+
+const HOUR_SECONDS: i64 = 3600;
+/// A message counts for the rest of its hour and 24 more: a little longer than providers count it.
+const HOURS: i64 = 24;
+
+/// Messages by the hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DayCount {
+    /// By number of the hour since 1970.
+    hours: BTreeMap<i64, u32>,
+    total: u32,
+}
+
+impl DayCount {
+    /// What a status has stored.
+    #[must_use]
+    pub fn read(stored: &[HourCount], now: Timestamp) -> Self {
+        let mut count = Self::default();
+        for HourCount { hour, sent } in stored {
+            // Hours in the future are of a clock that went wrong.
+            let hour = hour_of(hour.0);
+            if hour <= hour_of(now) {
+                *count.hours.entry(hour).or_default() += u32::try_from(*sent).unwrap_or_default();
+            }
+        }
+        count.total = count.hours.values().sum();
+        count.forget_old(now);
+        count
+    }
+
+    /// Counts a message.
+    pub fn take(&mut self, now: Timestamp) {
+        self.forget_old(now);
+        *self.hours.entry(hour_of(now)).or_default() += 1;
+        self.total += 1;
+    }
+
+    /// Messages of the last 24 hours.
+    pub fn total(&mut self, now: Timestamp) -> u32 {
+        self.forget_old(now);
+        self.total
+    }
+
+    /// When the account may go on under a limit of so many messages a day. `None`: now.
+    pub fn full_until(&mut self, limit: u32, now: Timestamp) -> Option<Timestamp> {
+        self.forget_old(now);
+        if self.total < limit {
+            return None;
+        }
+        let mut left = self.total;
+        let freed = self.hours.iter().find(|(_, sent)| {
+            left -= **sent;
+            left < limit
+        });
+        let hour = freed.map_or_else(|| hour_of(now), |(hour, _)| *hour);
+        Timestamp::from_second((hour + HOURS + 1) * HOUR_SECONDS).ok()
+    }
+
+    /// What a status is to store.
+    #[must_use]
+    pub fn stored(&self) -> Vec<HourCount> {
+        let hours = self.hours.iter().filter_map(|(hour, sent)| {
+            let hour = Time(Timestamp::from_second(hour * HOUR_SECONDS).ok()?);
+            Some(HourCount { hour, sent: i32::try_from(*sent).unwrap_or(i32::MAX) })
+        });
+        hours.collect()
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        let oldest = hour_of(now) - HOURS;
+        while let Some(entry) = self.hours.first_entry().filter(|entry| *entry.key() < oldest) {
+            self.total -= entry.remove();
+        }
+    }
+}
+
+fn hour_of(time: Timestamp) -> i64 {
+    time.as_second().div_euclid(HOUR_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 * HOUR_SECONDS + hour * HOUR_SECONDS + 60).expect("time")
+    }
+
+    fn sent(hours: impl IntoIterator<Item = i64>) -> DayCount {
+        let mut count = DayCount::default();
+        hours.into_iter().for_each(|hour| count.take(at(hour)));
+        count
+    }
+
+    #[test]
+    fn messages_count_for_a_day() {
+        let mut count = sent([0, 0, 1, 5]);
+        assert_eq!(count.total(at(5)), 4);
+        assert_eq!(count.total(at(24)), 4);
+        assert_eq!(count.total(at(25)), 2);
+        assert_eq!(count.total(at(60)), 0);
+    }
+
+    #[test]
+    fn a_full_day_says_when_there_is_room_again() {
+        let mut count = sent([0, 0, 1, 5]);
+        assert_eq!(count.full_until(5, at(5)), None);
+        let until = count.full_until(4, at(5)).expect("full");
+        assert_eq!(count.clone().full_until(4, until), None, "there is room then");
+        let hour_before = Timestamp::from_second(until.as_second() - 1).expect("time");
+        assert!(count.clone().full_until(4, hour_before).is_some(), "and not before");
+        let later = count.full_until(2, at(5)).expect("full");
+        assert!(later > until, "a smaller limit waits for more");
+    }
+
+    #[test]
+    fn what_is_stored_is_what_was_counted() {
+        let mut count = sent([0, 0, 1, 5]);
+        assert_eq!(DayCount::read(&count.stored(), at(5)), count);
+        assert_eq!(DayCount::read(&count.stored(), at(25)).total(at(25)), count.total(at(25)));
+    }
+}

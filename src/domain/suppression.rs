@@ -1,0 +1,158 @@
+//! Suppressions: chats that a channel never sends to. In: objects, and recipients of a plan. Out: the object of a chat, and
+//! recipients that are skipped. Pure.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sha2::{Digest, Sha256};
+
+use super::chat::ChatRules;
+use super::ids::ObjectKey;
+use super::page::{Page, Recipient};
+use crate::api::{BroadcastSuppression, BroadcastSuppressionSpec, LocalRef, ProviderName, SuppressionReason};
+
+/// Bytes of the digest in a name: 160 bits, so no two chats meet.
+const NAME_BYTES: usize = 20;
+/// Most bytes of the channel in a name, which then has far fewer than the 253 that a name may have.
+const MAX_CHANNEL: usize = 57;
+/// Longest chat of a suppression, in characters, as its schema has it.
+const MAX_CHAT: usize = 128;
+/// Longest code of a suppression, in characters, as its schema has it.
+const MAX_CODE: usize = 64;
+/// Longest code within the reason of a row. A suppressed row then never takes more room in a page than one that is sent, so
+/// that pages stay below their bound whoever opts out between two plans.
+const MAX_SHOWN_CODE: usize = 16;
+/// How the reason of a suppressed row begins: the code of the row.
+const MARK: &str = "Suppressed: ";
+
+/// Name of the object of a chat: always the same, however the chat is written, so that a second opt-out meets the first one.
+/// A chat may be any text, and a name may not.
+#[must_use]
+pub fn name_of(channel: &str, chat: &str) -> String {
+    // No name of a channel has a line break: no two pairs give the same text.
+    let digest = Sha256::digest(format!("{channel}\n{}", one_form(chat)));
+    let digest: String = digest.iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let channel: String = channel.chars().take(MAX_CHANNEL).collect();
+    format!("{}-{digest}", channel.trim_end_matches(['-', '.']))
+}
+
+/// The object of a chat that a channel must not send to any more. `code` is the provider's, or empty.
+#[must_use]
+pub fn suppression_of(
+    channel: &ObjectKey,
+    chat: &str,
+    reason: SuppressionReason,
+    code: &str,
+    time: Timestamp,
+) -> BroadcastSuppression {
+    let mut suppression = BroadcastSuppression::new(
+        &name_of(&channel.name, chat),
+        BroadcastSuppressionSpec {
+            channel_ref: LocalRef { name: channel.name.clone() },
+            chat: one_form(chat),
+            reason,
+            code: (!code.is_empty()).then(|| code.chars().take(MAX_CODE).collect()),
+            time: Some(Time(time)),
+        },
+    );
+    // No owner: an opt-out outlives its channel. Else whoever deletes a channel and applies it again would send to everybody who
+    // had opted out of it.
+    suppression.metadata.namespace = Some(channel.namespace.clone());
+    suppression
+}
+
+/// Why a chat that a provider refuses for good, and for itself, is suppressed.
+#[must_use]
+pub fn reason_of(provider: ProviderName) -> SuppressionReason {
+    match provider {
+        // Its chats cannot opt out otherwise.
+        ProviderName::Telegram => SuppressionReason::Blocked,
+        ProviderName::Http | ProviderName::WhatsApp | ProviderName::Twilio | ProviderName::Periskope => {
+            SuppressionReason::OptedOut
+        }
+    }
+}
+
+/// The chats that one channel does not send to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suppressed {
+    /// The reason that a row gets, by the one form of its chat.
+    reasons: HashMap<String, String>,
+}
+
+impl Suppressed {
+    /// Adds what is stored of a channel. Objects of other channels are left out.
+    pub fn add(&mut self, channel: &str, suppressions: &[BroadcastSuppression]) {
+        for BroadcastSuppression { spec, .. } in suppressions {
+            if spec.channel_ref.name == channel {
+                self.reasons.entry(one_form(&spec.chat)).or_insert_with(|| mark_of(spec));
+            }
+        }
+    }
+
+    /// Whether a chat is among them, however it is written.
+    #[must_use]
+    pub fn contains(&self, chat: &str) -> bool {
+        self.reason_of(chat).is_some()
+    }
+
+    /// Skips the recipients that are among them. Those that are skipped already keep their reason.
+    pub fn mark(&self, recipients: &mut [Recipient]) {
+        for recipient in recipients.iter_mut().filter(|recipient| recipient.skip.is_empty()) {
+            if let Some(reason) = self.reason_of(&recipient.chat) {
+                // Its parameters stay: the same audience has the same recipients, whoever has opted out.
+                reason.clone_into(&mut recipient.skip);
+            }
+        }
+    }
+
+    /// The same pages, with the rows of these chats skipped. The audience is split before, so that it is split in the same
+    /// way whoever has opted out.
+    #[must_use]
+    pub fn mark_pages(&self, pages: Vec<Page>) -> Vec<Page> {
+        if self.reasons.is_empty() {
+            return pages;
+        }
+        let marked = pages.into_iter().map(|page| {
+            let mut recipients = page.recipients().to_vec();
+            self.mark(&mut recipients);
+            Page::planned(recipients)
+        });
+        marked.collect()
+    }
+
+    fn reason_of(&self, chat: &str) -> Option<&str> {
+        self.reasons.get(&one_form(chat)).map(String::as_str)
+    }
+}
+
+/// The recipients of a page as the audience has them, whoever has opted out.
+#[must_use]
+pub fn unmarked(page: &Page) -> Vec<Recipient> {
+    let mut recipients = page.recipients().to_vec();
+    for recipient in recipients.iter_mut().filter(|recipient| recipient.skip.starts_with(MARK)) {
+        recipient.skip.clear();
+    }
+    recipients
+}
+
+/// The reason of a row, as in `Suppressed: OptedOut (131050)`.
+fn mark_of(spec: &BroadcastSuppressionSpec) -> String {
+    let reason = spec.reason.as_str();
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || "._-".contains(*c);
+    let code: String =
+        spec.code.iter().flat_map(|code| code.chars()).filter(is_plain).take(MAX_SHOWN_CODE).collect();
+    match code.as_str() {
+        "" => format!("{MARK}{reason}"),
+        code => format!("{MARK}{reason} ({code})"),
+    }
+}
+
+/// A chat as it is compared. What is no chat is in no audience, but may stand in an object that a person wrote.
+fn one_form(chat: &str) -> String {
+    ChatRules::default().normalise(chat).unwrap_or_else(|_| chat.trim().chars().take(MAX_CHAT).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! What Periskope posts to the operator: how far messages came. Pure.
+//!
+//! In: the header and the body of a request. Out: whether it is genuine, and what it tells.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::domain::outcome::Outcome;
+use crate::domain::receipt::{NoticeError, Notices, Receipt};
+use crate::providers::secrecy;
+
+/// Header with the signature of a request.
+pub const SIGNATURE_HEADER: &str = "x-periskope-signature";
+/// The event that says how far a message came.
+const ACK_UPDATED: &str = "message.ack.updated";
+
+/// An event. The reference calls the name of it `event`; receivers of it say that it comes as `event_type`.
+#[derive(Deserialize)]
+struct Posted {
+    #[serde(default)]
+    event: Option<String>,
+    #[serde(default)]
+    event_type: Option<String>,
+    #[serde(default)]
+    data: Option<Acknowledged>,
+    #[serde(default)]
+    timestamp: Option<String>,
+}
+
+/// A message. The reference has more of it.
+#[derive(Deserialize)]
+struct Acknowledged {
+    #[serde(default)]
+    unique_id: Option<String>,
+    /// `true_<chat>_<unique id>`, in groups with the sender after it.
+    #[serde(default)]
+    message_id: Option<String>,
+    #[serde(default)]
+    queue_id: Option<String>,
+    #[serde(default)]
+    from_me: Option<bool>,
+    /// A number, or a number as text.
+    #[serde(default)]
+    ack: Value,
+}
+
+/// Whether a request comes from Periskope: its signature is HMAC-SHA256 of the body as it came, with the signing key as text, in
+/// hexadecimal digits. An empty key is none. Compares in constant time.
+///
+/// Second-hand: name of the header and algorithm are those of public receivers of these webhooks, which agree with each other;
+/// some of them write the body anew before they check it, which is the same only as long as nothing is written otherwise.
+#[must_use]
+pub fn is_genuine(keys: &[&str], signature: &str, body: &[u8]) -> bool {
+    let code = secrecy::bytes_of_hex(signature.trim());
+    code.is_some_and(|code| keys.iter().any(|key| secrecy::is_signed(key, body, &code)))
+}
+
+/// Reads an event, at `now`. Events of other kinds, and of messages that others sent, tell nothing.
+///
+/// # Errors
+/// When it is no event.
+pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
+    let event: Posted = serde_json::from_slice(body).map_err(NoticeError::Json)?;
+    let name = event.event_type.or(event.event).ok_or(NoticeError::Missing("event"))?;
+    if name != ACK_UPDATED {
+        return Ok(Notices::default());
+    }
+    let message = event.data.ok_or(NoticeError::Missing("data"))?;
+    if message.from_me == Some(false) {
+        return Ok(Notices::default());
+    }
+    let time = event.timestamp.and_then(|text| text.parse().ok());
+    Ok(match message.receipt(time, now) {
+        Ok(receipt) => Notices { receipts: receipt.into_iter().collect(), ..Notices::default() },
+        Err(NotReadable) => Notices { malformed: 1, ..Notices::default() },
+    })
+}
+
+/// A message without an id, or with an `ack` that is none.
+struct NotReadable;
+
+impl Acknowledged {
+    /// The id that the answer to the message had.
+    fn id(&self) -> Option<&str> {
+        let unique = self.unique_id.as_deref().filter(|id| !id.is_empty());
+        let within = || self.message_id.as_deref()?.split('_').nth(2);
+        unique.or_else(within).or(self.queue_id.as_deref())
+    }
+
+    /// `ack` only grows. The reference has changed its mind about 2: now it is what `WhatsApp` has and the recipient has not, or,
+    /// in a group, not everybody; before, it was what the recipient has. So 2 is Sent, which 3 can still raise, and never a
+    /// Delivered that is not true.
+    fn receipt(&self, time: Option<Timestamp>, now: Timestamp) -> Result<Option<Receipt>, NotReadable> {
+        let ack = match &self.ack {
+            Value::Number(ack) => ack.as_i64(),
+            Value::String(ack) => ack.parse().ok(),
+            _ => None,
+        };
+        let outcome = match ack.ok_or(NotReadable)? {
+            -1 => Outcome::Failed,
+            0 => return Ok(None),
+            1 | 2 => Outcome::Sent,
+            3 => Outcome::Delivered,
+            4.. => Outcome::Read,
+            _ => return Err(NotReadable),
+        };
+        let id = self.id().ok_or(NotReadable)?;
+        let receipt = Receipt::new(id, outcome, time, now).ok_or(NotReadable)?;
+        Ok(Some(match outcome {
+            Outcome::Failed => receipt.with_error("Failed", "Periskope could not send it"),
+            _ => receipt,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

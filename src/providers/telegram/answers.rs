@@ -1,0 +1,130 @@
+//! What the Bot API answers. It has codes of HTTP alone, so most refusals can be told apart by their texts only, which its source shows:
+//! `Client.cpp` of the Bot API server. Pure.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
+use crate::providers::secrecy::hidden;
+use crate::providers::wire::{WireAnswer, answer_of_status};
+
+/// Code of a message to a group that has another id now.
+const MIGRATED: &str = "migrated";
+
+/// In a 403: the chat does not want the bot, or is no more. Nothing can be sent to it until it comes back by itself.
+const GONE: [&str; 6] = [
+    "blocked by the user",
+    "user is deactivated",
+    "bot was kicked",
+    "bot is not a member",
+    "chat was deleted",
+    "can't initiate conversation",
+];
+
+/// In a 400: about the text or the media, which no chat can get.
+const UNSENDABLE: [&str; 16] = [
+    "can't parse",
+    "unsupported parse_mode",
+    "is too long",
+    "_too_long",
+    "text is empty",
+    "must be non-empty",
+    "entity_",
+    "http url specified",
+    "wrong remote file identifier",
+    "failed to get http url content",
+    "wrong type of the web page content",
+    "can't upload file by url",
+    "file is too big",
+    "photo_invalid_dimensions",
+    "image_process_failed",
+    "media_empty",
+];
+
+/// In a 400: the bot was logged out of this server.
+const LOGGED_OUT: &str = "logged out";
+
+/// What the API said to a message. The id of a message is `<chat>/<message>`, for Telegram counts them by chat.
+pub fn read(answer: &WireAnswer<'_>, token: &str) -> Answer {
+    let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
+    match (answer.status, body["ok"].as_bool()) {
+        (200..=299, Some(true)) => Answer::accepted(message_id(&body["result"])),
+        // It took the message, even if what it said got lost on the way.
+        (200..=299, None) => Answer::accepted(""),
+        _ => refusal(answer, &body, token),
+    }
+}
+
+/// What the API said to `getMe`.
+pub fn read_probe(answer: &WireAnswer<'_>, token: &str) -> Answer {
+    let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
+    match (answer.status, body["ok"].as_bool()) {
+        (200..=299, Some(true)) => Answer::accepted(""),
+        _ => refusal(answer, &body, token),
+    }
+}
+
+fn message_id(message: &Value) -> String {
+    let chat = message["chat"]["id"].as_i64();
+    match (chat, message["message_id"].as_i64()) {
+        (Some(chat), Some(id)) => format!("{chat}/{id}"),
+        // Alone it would be the id of a message in every chat.
+        _ => String::new(),
+    }
+}
+
+fn refusal(answer: &WireAnswer<'_>, body: &Value, token: &str) -> Answer {
+    if body["ok"].as_bool() != Some(false) {
+        return answer_of_another(answer);
+    }
+    let code = body["error_code"].as_u64().unwrap_or_else(|| answer.status.into());
+    let detail = hidden(body["description"].as_str().unwrap_or_default(), token);
+    let parameters = &body["parameters"];
+    let said = detail.to_lowercase();
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
+    let kind = match code {
+        429 => {
+            let wait = parameters["retry_after"].as_u64().map(Duration::from_secs);
+            return rate_limited(detail, wait.or_else(|| answer.retry_after()));
+        }
+        // No token, or no method: the paths are ours, so it is the token.
+        401 | 404 => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
+        400 if said.contains(LOGGED_OUT) => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
+        // The bot is in use elsewhere in a way that excludes this one. The token is good, so the probe would not see it as bad.
+        409 => RefusalKind::Sender(SenderTrouble::AccountRestricted),
+        403 if says(&GONE) => RefusalKind::OptedOut,
+        400 if parameters["migrate_to_chat_id"].is_i64() => {
+            return migrated(&parameters["migrate_to_chat_id"]);
+        }
+        400 if says(&UNSENDABLE) => RefusalKind::Content,
+        413 => RefusalKind::Content,
+        // What is left is about the chat: it is not found, closed, or the bot has no right to write there.
+        400..=499 => RefusalKind::Permanent,
+        // "Request aborted" and the like: it may have got through.
+        _ => return Answer::unknown(code.to_string(), detail),
+    };
+    Answer::refused(kind, code.to_string(), detail)
+}
+
+fn migrated(chat: &Value) -> Answer {
+    let detail = format!("the group is a supergroup now, with the id {chat}: put that into the audience");
+    Answer::refused(RefusalKind::Permanent, MIGRATED, detail)
+}
+
+fn rate_limited(detail: String, wait: Option<Duration>) -> Answer {
+    Answer::Refused(Refusal { kind: RefusalKind::RateLimited, code: "429".into(), detail, wait })
+}
+
+/// An answer that is not the API's comes from something on the way.
+fn answer_of_another(answer: &WireAnswer<'_>) -> Answer {
+    match answer.status {
+        404 => Answer::refused(
+            RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
+            "404",
+            "there is no Bot API at the base url of the channel",
+        ),
+        429 => rate_limited("the provider answered 429".into(), answer.retry_after()),
+        status => answer_of_status(status),
+    }
+}

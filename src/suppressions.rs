@@ -1,0 +1,124 @@
+//! Stored suppressions (client required): chats that opted out of a channel are written down, and read before a Broadcast is
+//! planned.
+
+use std::future::Future;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+
+use crate::api::{BroadcastSuppression, SuppressionReason};
+use crate::clock;
+use crate::cluster::{ApiError, CALL_TIMEOUT, as_seen, within};
+use crate::domain::ids::ObjectKey;
+use crate::domain::suppression::{Suppressed, name_of, suppression_of};
+
+/// Suppressions that are asked for at once: a few hundred kilobytes.
+const SUPPRESSIONS_PER_LIST: u32 = 500;
+/// Waits between the tries of one write, about 3 s together. All tries together take no longer than one call may: whoever writes
+/// holds back an answer of a gateway or a receipt meanwhile.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const TRIES: usize = 6;
+
+/// Writes down that a channel must not send to a chat any more. One that is there already stays as it is. `code` is the
+/// provider's, or empty.
+///
+/// # Errors
+/// When the API server does not take it, or not within the tries.
+pub async fn record(
+    client: &Client,
+    channel: &ObjectKey,
+    chat: &str,
+    reason: SuppressionReason,
+    code: &str,
+) -> Result<(), ApiError> {
+    let suppression = suppression_of(channel, chat, reason, code, clock::now());
+    let api = api(client, channel);
+    tried(|| create(&api, &suppression)).await
+}
+
+/// Forgets what was recorded of a chat, because it opted in again. What a person wrote down stays: one of reason Manual, and one
+/// under a name of their own.
+///
+/// # Errors
+/// When the API server does not delete it, or not within the tries.
+pub async fn forget(client: &Client, channel: &ObjectKey, chat: &str) -> Result<(), ApiError> {
+    let name = name_of(&channel.name, chat);
+    let api = api(client, channel);
+    tried(|| delete(&api, &name)).await
+}
+
+/// All chats that a channel must not send to, as they are stored now.
+///
+/// # Errors
+/// When they cannot be listed to their end.
+pub async fn of_channel(client: &Client, channel: &ObjectKey) -> Result<Suppressed, ApiError> {
+    let api = api(client, channel);
+    let selector = format!("spec.channelRef.name={}", channel.name);
+    let mut params = ListParams::default().limit(SUPPRESSIONS_PER_LIST).fields(&selector);
+    let mut suppressed = Suppressed::default();
+    loop {
+        let list = within(api.list(&params)).await?;
+        suppressed.add(&channel.name, &list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(suppressed),
+        }
+    }
+}
+
+async fn create(api: &Api<BroadcastSuppression>, suppression: &BroadcastSuppression) -> Result<(), ApiError> {
+    match within(api.create(&PostParams::default(), suppression)).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_already_exists() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes one that no person wrote, if it is still as it was read.
+async fn delete(api: &Api<BroadcastSuppression>, name: &str) -> Result<(), ApiError> {
+    let deleted = async {
+        let found = within(api.get(name)).await?;
+        if found.spec.reason == SuppressionReason::Manual {
+            return Ok(());
+        }
+        let params = DeleteParams::default().preconditions(as_seen(&found));
+        within(api.delete(&found.name_any(), &params)).await.map(drop)
+    };
+    match deleted.await {
+        Err(error) if error.is_not_found() => Ok(()),
+        finished => finished,
+    }
+}
+
+/// Repeats a write that can be repeated until it is done, refused for good, or out of tries or time.
+async fn tried<F>(mut write: impl FnMut() -> F) -> Result<(), ApiError>
+where
+    F: Future<Output = Result<(), ApiError>>,
+{
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(FIRST_WAIT)
+        .with_max_delay(LONGEST_WAIT)
+        .with_max_times(TRIES - 1)
+        .build();
+    let tries = async {
+        loop {
+            let error = match write().await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_temporary() || error.is_conflict() => error,
+                Err(error) => return Err(error),
+            };
+            match waits.next() {
+                Some(wait) => clock::wait(wait).await,
+                None => return Err(error),
+            }
+        }
+    };
+    tokio::time::timeout(CALL_TIMEOUT, tries).await.unwrap_or(Err(ApiError::TimedOut))
+}
+
+fn api(client: &Client, channel: &ObjectKey) -> Api<BroadcastSuppression> {
+    Api::namespaced(client.clone(), &channel.namespace)
+}
