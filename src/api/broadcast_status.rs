@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, LocalRef, MessageContent, ObjectRef};
+use super::{Condition, LocalRef, MessageContent, ObjectRef, ProviderName};
 
 /// What became of a Broadcast.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
@@ -263,6 +263,9 @@ pub struct BatchProgress {
 pub struct Resolved {
     /// The channel.
     pub channel_ref: LocalRef,
+    /// Its provider when the audience was sealed: its chats are those of this provider, and go to no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderName>,
     /// The message.
     pub message: MessageContent,
 }

@@ -58,6 +58,8 @@ use super::{Condition, KeyRef};
     "give the settings of the provider, and of no other: http for HTTP, whatsApp for WhatsApp, telegram for Telegram, twilio for \
      Twilio, periskope for Periskope"
 ))]
+#[x_kube(validation = Rule::new("self.provider == oldSelf.provider")
+    .message("the provider of a channel never changes: its chats would be other people; create another BroadcastChannel"))]
 pub struct BroadcastChannelSpec {
     /// Whom messages are sent through. It says which one of the fields below is used.
     pub provider: ProviderName,

@@ -33,7 +33,7 @@ use super::LocalRef;
 pub struct BroadcastSuppressionSpec {
     /// The channel that does not send to it. It need not exist, or not any more.
     pub channel_ref: LocalRef,
-    /// Phone number or chat id. A phone number may be written in any way that an audience may have it.
+    /// Phone number with its country code, or chat id as the log of a Broadcast has it.
     #[schemars(length(min = 1, max = 128))]
     pub chat: String,
     /// Why it is not sent to.

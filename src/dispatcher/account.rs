@@ -152,7 +152,11 @@ impl Account {
                 if let Some(halted) = self.halted.take() {
                     self.refused = Some(Refused::of_status(opened.secrets.clone(), halted, now));
                 }
-                if let Probed::Refused(trouble, detail) = &opened.probed {
+                let is_halted =
+                    self.refused.as_ref().is_some_and(|refused| refused.outlasts_a_probe(&opened));
+                if let Probed::Refused(trouble, detail) = &opened.probed
+                    && !is_halted
+                {
                     let refused = Refused::new(opened.secrets.clone(), *trouble, detail, now);
                     self.refused = Some(refused.by_probe());
                 }
@@ -330,6 +334,13 @@ impl Account {
     /// How the account stands, for its status. With something to send, a gateway that was not reached the last time is not
     /// called well before it is.
     pub(super) fn health(&mut self, is_busy: bool, now: Instant, wall: Timestamp) -> Health {
+        // What a person has to settle comes first: the status is where the next process finds it.
+        if let Some((trouble, message)) = &self.halted {
+            return Health::Stalled(reason_of(*trouble), message.clone());
+        }
+        if let (Door::Closed { reason, message, .. }, Some(_)) = (&self.door, &self.refused) {
+            return Health::Stalled(reason, message.clone());
+        }
         if let Some(until) = self.day_is_full(wall).filter(|_| self.caution.rest(now).is_none()) {
             return Health::DayIsFull(until);
         }
@@ -385,6 +396,8 @@ impl Account {
     fn limit_rate(&mut self, channel: &BroadcastChannel, now: Instant) {
         let burst = channel.spec.limits.burst.and_then(|burst| u32::try_from(burst).ok());
         let slowed = self.adaptive.rate(now);
+        // A burst after the wait would be the next complaint.
+        let burst = if slowed.is_some() { None } else { burst };
         let per_second = self.configured_rate().into_iter().chain(slowed).min();
         match (per_second, &mut self.rate) {
             (None, rate) => *rate = None,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::{Broadcast, BroadcastChannel, OnUnknown, StopReason, StopStatus};
+use crate::api::{Broadcast, BroadcastChannel, OnUnknown, ProviderName, StopReason, StopStatus};
 use crate::domain::answer::{BroadcastStop, SendPolicy, Settled};
 use crate::domain::breaker::Breaker;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
@@ -25,6 +25,8 @@ pub(super) struct Lane {
     pub(super) key: ObjectKey,
     pub(super) uid: BroadcastUid,
     pub(super) template: Arc<MessageTemplate>,
+    /// Whose chats it has, if its status says so.
+    pub(super) provider: Option<ProviderName>,
     pub(super) policy: SendPolicy,
     pub(super) rate: Option<RateLimit>,
     windows: HashMap<usize, Window>,
@@ -74,6 +76,7 @@ impl Lane {
             uid: BroadcastUid::new(broadcast.metadata.uid.clone()?),
             key,
             template: Arc::new(template),
+            provider: resolved.provider,
             policy,
             rate: None,
             windows: HashMap::new(),
@@ -117,7 +120,7 @@ impl Lane {
 
     /// Takes in what an answer means for the whole Broadcast. Returns what is to be stored when it stops by that.
     pub(super) fn judge(&mut self, settled: &Settled) -> Option<StopStatus> {
-        let failed = settled.row.as_ref().filter(|row| !settled.is_opt_out && self.breaker.note(row));
+        let failed = settled.row.as_ref().filter(|row| self.breaker.note(row));
         let (reason, code, message) = match (&settled.stop, failed) {
             (Some(BroadcastStop { reason, code, detail }), _) => (*reason, code, detail),
             (None, Some(row)) => (StopReason::FirstMessagesFailed, &row.code, &row.detail),

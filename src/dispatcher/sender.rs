@@ -133,11 +133,12 @@ impl Sender {
         }
         let active = self.lanes.iter().filter(|lane| !lane.is_idle()).count();
         match &channel {
-            Some(channel) => {
+            // Who has lost the tenure has nothing to say of the channel any more.
+            Some(channel) if self.context.leases.holds(&self.tenure) => {
                 let health = self.account.health(!self.lanes.is_empty(), now, wall);
                 self.status.show(channel, &health, active, self.account.day(), now, wall);
             }
-            None => self.status.forget(),
+            _ => self.status.forget(),
         }
         if !self.may_begin(now) {
             self.lanes.iter_mut().for_each(Lane::drop_unsent);
@@ -378,7 +379,9 @@ impl Sender {
     /// Whether a lane may start a request, by what is observed at this moment.
     fn may_send(&self, lane: &Lane) -> bool {
         let observed = &self.context.observed;
-        let brake = observed.channel(&self.key).is_none_or(|channel| channel.spec.paused);
+        let brake = observed.channel(&self.key).is_none_or(|channel| {
+            channel.spec.paused || lane.provider.is_some_and(|provider| provider != channel.spec.provider)
+        });
         let restored = self.context.leases.restored();
         let is_held = |broadcast: &Broadcast| {
             restored.as_ref().is_some_and(|restored| Hold::of_restored(broadcast, restored, None).is_some())

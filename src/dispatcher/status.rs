@@ -70,6 +70,7 @@ impl StatusWriter {
         let interval = if is_limited { WRITE_INTERVAL } else { COUNT_INTERVAL };
         let is_count_due = self.last.is_none_or(|last| now >= last + interval);
         let shown = channel.status.as_ref();
+        sent.total(wall);
         let is_same_count = shown.is_some_and(|status| status.sent_by_hour == sent.stored());
         if self.shown.as_ref() == Some(&wanted) && !self.is_behind && (is_same_count || !is_count_due) {
             return;

@@ -3,7 +3,7 @@
 //!
 //! In: a channel, and chats as people write them. Out: chats in their one form, or why they are none.
 
-mod phone;
+pub(super) mod phone;
 
 use std::borrow::Cow;
 use std::fmt;

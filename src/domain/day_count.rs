@@ -28,11 +28,15 @@ impl DayCount {
             // Hours in the future are of a clock that went wrong.
             let hour = hour_of(hour.0);
             if hour <= hour_of(now) {
-                *count.hours.entry(hour).or_default() += u32::try_from(*sent).unwrap_or_default();
+                let known = count.hours.entry(hour).or_default();
+                *known = known.saturating_add(u32::try_from(*sent).unwrap_or_default());
             }
         }
+        count.hours.retain(|hour, _| *hour >= hour_of(now) - HOURS);
+        // An account sends far less than this in a day; somebody may have written more into the status.
+        let longest = u32::MAX / 64;
+        count.hours.values_mut().for_each(|sent| *sent = (*sent).min(longest));
         count.total = count.hours.values().sum();
-        count.forget_old(now);
         count
     }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
-use super::chat::ChatRules;
+use super::chat::{ChatRules, phone};
 use super::ids::ObjectKey;
 use super::page::{Page, Recipient};
 use crate::api::{BroadcastSuppression, BroadcastSuppressionSpec, LocalRef, ProviderName, SuppressionReason};
@@ -149,9 +149,13 @@ fn mark_of(spec: &BroadcastSuppressionSpec) -> String {
     }
 }
 
-/// A chat as it is compared. What is no chat is in no audience, but may stand in an object that a person wrote.
+/// A chat as it is compared, also where providers have two numbers for one person. What is no chat is in no audience, but may stand
+/// in an object that a person wrote.
 fn one_form(chat: &str) -> String {
-    ChatRules::default().normalise(chat).unwrap_or_else(|_| chat.trim().chars().take(MAX_CHAT).collect())
+    match ChatRules::default().normalise(chat) {
+        Ok(normal) => phone::phone_of(&normal).into_owned(),
+        Err(_) => chat.trim().chars().take(MAX_CHAT).collect(),
+    }
 }
 
 #[cfg(test)]

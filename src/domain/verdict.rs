@@ -287,6 +287,18 @@ fn channel_state(observation: &Observation<'_>) -> State {
             "the BroadcastChannel was deleted: create it again to go on".into(),
         );
     };
+    let resolved = observation.broadcast.status.as_ref().and_then(|status| status.resolved.as_ref());
+    let provider = resolved.and_then(|resolved| resolved.provider);
+    if let Some(provider) = provider.filter(|provider| *provider != channel.spec.provider) {
+        return State::Stalled(
+            "ProviderChanged".into(),
+            format!(
+                "the BroadcastChannel was made again with another provider, and the chats are those of {}: make it again as it was, or \
+                 stop this Broadcast",
+                provider.as_str()
+            ),
+        );
+    }
     if channel.spec.paused {
         return State::Progress(
             "ChannelPaused".into(),

@@ -78,6 +78,17 @@ impl Ledger {
         store::parse(page, self.load(page, &mut stored).await?)
     }
 
+    /// A page as it is now, if it is of this Broadcast and not of a later one of its name.
+    pub async fn read_of(&self, page: &ObjectKey, broadcast: &BroadcastUid) -> Result<Page, LedgerError> {
+        let slot = self.slot(page);
+        let mut stored = slot.lock().await;
+        let batch = self.load(page, &mut stored).await?;
+        match batch.spec.broadcast.uid == broadcast.as_str() {
+            true => store::parse(page, batch),
+            false => Err(LedgerError::Foreign { page: page.clone() }),
+        }
+    }
+
     /// Stores evidence on rows of a page, as receipts bring it, and returns when it is stored. Evidence that comes
     /// together is stored together.
     pub async fn merge(

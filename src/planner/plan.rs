@@ -128,7 +128,7 @@ async fn prepare(
     }
     let total = i32::try_from(recipients.len()).unwrap_or(i32::MAX);
     Ok(Ok(Some(Plan {
-        resolved: Resolved { channel_ref: channel_ref.clone(), message: message.clone() },
+        resolved: Resolved { channel_ref: channel_ref.clone(), provider: None, message: message.clone() },
         recipients,
         restarted_from: None,
         lineage: Lineage { root: broadcast.name_any(), depth: 0, total, reached: 0 },
@@ -247,9 +247,11 @@ pub(super) fn stalled(reason: &str, message: &str) -> Stage {
 async fn seal(
     broadcast: &Broadcast,
     context: &Context,
-    plan: Plan,
+    mut plan: Plan,
     pages: Vec<Page>,
 ) -> Result<Planned, PlannerError> {
+    let channel = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &plan.resolved.channel_ref.name);
+    plan.resolved.provider = context.observed.channel(&channel).map(|channel| channel.spec.provider);
     let digest = digest(&pages);
     let (number, total) = (pages.len(), plan.recipients.len());
     let skipped =

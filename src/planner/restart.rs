@@ -106,7 +106,7 @@ fn resolve(child: &Broadcast, source: &Broadcast) -> Result<Resolved, Stage> {
     let channel_ref = child.spec.channel_ref.clone().or_else(|| inherited.map(|i| i.channel_ref.clone()));
     let message = child.spec.message.clone().or_else(|| inherited.map(|i| i.message.clone()));
     match (channel_ref, message) {
-        (Some(channel_ref), Some(message)) => Ok(Resolved { channel_ref, message }),
+        (Some(channel_ref), Some(message)) => Ok(Resolved { channel_ref, provider: None, message }),
         _ => {
             Err(stalled("InvalidSpec", "the source has no channel and message: give channelRef and message"))
         }
@@ -140,7 +140,7 @@ async fn check_texts(
     if let Some(stage) = nobody_left(&recipients) {
         return Ok(Err(stage));
     }
-    let Resolved { channel_ref, message } = resolved;
+    let Resolved { channel_ref, provider: _, message } = resolved;
     Ok(check_message(source, context, channel_ref, message, recipients).await.map(drop))
 }
 

@@ -88,8 +88,15 @@ impl Protocol for WhatsApp {
         let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
         let is_error = !body["error"].is_null();
         match answer.status {
-            // It took the message, even if the rest of what it said got lost on the way.
-            200..=299 if !is_error => accepted(&body),
+            // What answers without Meta's words may be anything, such as a page to log in.
+            200..=299 if !is_error && is_taken(&body) => accepted(&body),
+            500..=599 => match self.refusal(answer, &body) {
+                // A failure inside of the API proves nothing about the message; its token settles it.
+                Answer::Refused(refusal) if refusal.kind == RefusalKind::Retryable => {
+                    Answer::unknown(refusal.code, refusal.detail)
+                }
+                other => other,
+            },
             _ => self.refusal(answer, &body),
         }
     }
@@ -111,6 +118,10 @@ impl Protocol for WhatsApp {
             other => other,
         }
     }
+}
+
+fn is_taken(body: &Value) -> bool {
+    body["messages"].is_array() || body["messaging_product"].is_string()
 }
 
 fn accepted(body: &Value) -> Answer {

@@ -133,6 +133,8 @@ pub fn answer_of_status(status: u16) -> Answer {
     let said = || format!("the provider answered {status}");
     let sender = |trouble| Answer::refused(RefusalKind::Sender(trouble), status.to_string(), said());
     match status {
+        // By these, servers also answer what they have carried out: "see there for the result".
+        302 | 303 => Answer::unknown(status.to_string(), said()),
         300..=399 => sender(SenderTrouble::Redirected),
         401 | 403 => sender(SenderTrouble::AuthenticationFailed),
         // It gave up waiting for the request, which it may have read whole.

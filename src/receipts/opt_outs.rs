@@ -1,15 +1,19 @@
 //! What chats want, as their provider tells it: who wants no more messages is written down before the request is answered.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use kube::Client;
 
 use super::refusal::Refusal;
 use crate::api::BroadcastChannelSpec;
-use crate::domain::ids::ObjectKey;
+use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::Row;
 use crate::domain::receipt::Preference;
 use crate::domain::suppression::reason_of;
 use crate::ledger::{Ledger, LedgerError};
 use crate::suppressions;
+
+/// Opt-outs that are stored at the same time: a body may have thousands, and its sender waits seconds for the answer.
+const WRITES_AT_ONCE: usize = 16;
 
 /// Stores what chats said that they want.
 pub async fn follow(
@@ -34,23 +38,24 @@ pub async fn suppress(
     ledger: &Ledger,
     channel: &ObjectKey,
     spec: &BroadcastChannelSpec,
-    page: &ObjectKey,
+    (page, broadcast): (&ObjectKey, &BroadcastUid),
     rows: &[(usize, Row)],
 ) -> Result<(), Refusal> {
     if rows.is_empty() {
         return Ok(());
     }
-    let content = match ledger.read(page).await {
+    let content = match ledger.read_of(page, broadcast).await {
         Ok(content) => content,
         // Deleted since, and its chats with it.
         Err(LedgerError::Gone { .. } | LedgerError::Foreign { .. }) => return Ok(()),
         Err(error) => return Err(Refusal::NotStored(Box::new(error))),
     };
-    for (row, evidence) in rows {
-        let Some(recipient) = content.recipients().get(*row) else { continue };
-        let reason = reason_of(spec.provider);
-        let stored = suppressions::record(client, channel, &recipient.chat, reason, &evidence.code).await;
-        stored.map_err(|error| Refusal::NotStored(Box::new(error)))?;
-    }
-    Ok(())
+    let reason = reason_of(spec.provider);
+    let chats = rows.iter().filter_map(|(row, evidence)| {
+        content.recipients().get(*row).map(|recipient| (recipient.chat.as_str(), evidence.code.as_str()))
+    });
+    let writes = chats.map(|(chat, code)| suppressions::record(client, channel, chat, reason, code));
+    let stored =
+        stream::iter(writes.collect::<Vec<_>>()).buffer_unordered(WRITES_AT_ONCE).try_collect::<()>();
+    stored.await.map_err(|error| Refusal::NotStored(Box::new(error)))
 }

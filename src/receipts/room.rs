@@ -22,8 +22,8 @@ pub const MAX_BODY: usize = 4 * 1024 * 1024;
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of all bodies that are read or checked at the same time.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Receipts of a channel that are stored, or wait for the answers of their sends, at the same time: more than the
-/// largest body has, and about 10 MiB.
+/// Receipts of a channel that are stored, or wait for the answers of their sends, at the same time: about 10 MiB. A body with more is
+/// refused as too large.
 const MAX_RECEIPTS: usize = 65_536;
 
 /// Room for bodies.
@@ -94,7 +94,9 @@ impl Default for ChannelRoom {
 impl ChannelRoom {
     /// Takes room for so many receipts, until it is dropped.
     pub fn take(&self, receipts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        let receipts = u32::try_from(receipts).map_err(|_| Refusal::TooLarge)?;
+        // More than fit even when nobody else is there.
+        let receipts = u32::try_from(receipts).ok().filter(|number| *number as usize <= MAX_RECEIPTS);
+        let receipts = receipts.ok_or(Refusal::TooLarge)?;
         self.receipts.clone().try_acquire_many_owned(receipts).map_err(|_| Refusal::Busy)
     }
 }

@@ -93,7 +93,9 @@ impl<'a> Source<'a> {
     fn twilio(channel: &TwilioChannel, head: &Parts, signature: &'a str) -> Result<Proof<'a>, Untrusted> {
         let public = channel.public_url.as_ref().ok_or(Untrusted::NotConfigured("twilio.publicUrl"))?;
         let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-        let url = format!("{}{path}", public.trim_end_matches('/'));
+        // As it stood in the callback that the message named: hosts are written in one way there.
+        let base = public.parse::<reqwest::Url>().map_or_else(|_| public.clone(), String::from);
+        let url = format!("{}{path}", base.trim_end_matches('/'));
         let query = twilio::webhook::params(head.uri.query().unwrap_or_default().as_bytes());
         Ok(Proof::Twilio { signature, url, query })
     }

@@ -251,3 +251,28 @@ async fn an_address_that_users_may_not_reach_is_refused_with_the_flag_that_allow
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chats_of_one_provider_never_go_out_through_another() {
+    let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 20}})));
+    stage.apply(&broadcast("sale", 60, json!({})));
+    stage.accepted("sale", 3).await;
+    let telegram = json!({
+        "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastChannel", "metadata": {"name": CHANNEL},
+        "spec": {"provider": "Telegram", "http": null, "telegram": {
+            "tokenSecretRef": {"name": "gateway", "key": "token"}, "baseUrl": stage.gateway.url(),
+        }},
+    });
+    let refused = stage.try_apply(&telegram).expect_err("the provider never changes");
+    assert!(refused.contains("create another BroadcastChannel"), "{refused}");
+    stage.kubectl(&["delete", "broadcastchannel", CHANNEL]);
+    stage.apply(&telegram);
+    stage.wait_state("sale", "ProviderChanged").await;
+    let requests = stage.gateway.ledger().sends(&broadcast_operator::simulator::SendQuery::default());
+    assert!(requests.iter().all(|request| request.format == broadcast_operator::simulator::Format::Http));
+    stage.kubectl(&["delete", "broadcastchannel", CHANNEL]);
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({})));
+    let done = stage.complete("sale").await;
+    books::check_complete(&stage, &done, 60).await;
+}

@@ -133,7 +133,7 @@ async fn receipts_are_refused_unless_they_are_signed_by_the_channel_s_gateway() 
     assert_eq!(post(&stage, "closed", None, &body).await, StatusCode::FORBIDDEN);
     assert_eq!(post(&stage, "nowhere", None, &body).await, StatusCode::NOT_FOUND);
     assert_eq!(post(&stage, CHANNEL, Some(SIGNING_SECRET), &json!("x")).await, StatusCode::BAD_REQUEST);
-    let large = json!(["x".repeat(2 * 1024 * 1024)]);
+    let large = json!(["x".repeat(5 * 1024 * 1024)]);
     assert_eq!(post(&stage, CHANNEL, Some(SIGNING_SECRET), &large).await, StatusCode::PAYLOAD_TOO_LARGE);
     // Another channel's gateway settles nothing here, and an unknown id is counted and done with.
     assert_eq!(post(&stage, "open", None, &body).await, StatusCode::NO_CONTENT);

@@ -43,6 +43,11 @@ impl Refused {
         Self { secrets, trouble, message, again: again_of(trouble, now), is_by_probe: false }
     }
 
+    /// Whether nothing that a probe says ends it: the same credentials, and a person who has to settle something.
+    pub(super) fn outlasts_a_probe(&self, opened: &Opened) -> bool {
+        LASTING.contains(&self.trouble) && !self.is_by_probe && self.secrets == opened.secrets
+    }
+
     /// Whether it still refuses what was read now. Where the provider can be asked, its answer counts.
     pub(super) fn still(&self, opened: &Opened, now: Instant) -> bool {
         let is_over = self.again.is_some_and(|again| now >= again);

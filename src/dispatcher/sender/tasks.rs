@@ -32,8 +32,9 @@ use crate::suppressions;
 /// way; who waited longer would send long after the last look at the brakes.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// Between two tries to store that a Broadcast stopped by itself.
+/// Between two tries to store that a Broadcast stopped by itself, at first and at most.
 const STOP_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_STOP_RETRY: Duration = Duration::from_secs(10);
 
 /// What was spawned reports with one of these.
 pub(super) enum Event {
@@ -146,8 +147,10 @@ impl Sender {
         tracing::warn!(broadcast = %key, code = stop.code, reason = ?stop.reason, "stops by itself");
         let api: Api<Broadcast> = Api::namespaced(self.context.client.clone(), &key.namespace);
         self.spawn(Event::StopStored, async move {
+            let mut wait = STOP_RETRY;
             while !store_stop(&api, &key, &uid, &stop).await {
-                clock::wait(STOP_RETRY).await;
+                clock::wait(wait).await;
+                wait = (2 * wait).min(LONGEST_STOP_RETRY);
             }
             Event::StopStored
         });

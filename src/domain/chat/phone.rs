@@ -74,6 +74,22 @@ pub(super) fn identity(digits: &str) -> Cow<'_, str> {
     }
 }
 
+/// What all numbers have in common that `WhatsApp` may tell for one phone: Mexico's old `1`, Argentina's `9` and the ninth digit of
+/// Brazil come and go. Wider than [`identity`]: that somebody is not sent to by mistake is the lesser harm here.
+pub(in crate::domain) fn phone_of(digits: &str) -> Cow<'_, str> {
+    if let Some(number) = digits.strip_prefix("549").filter(|number| number.len() == 10) {
+        return format!("54{number}").into();
+    }
+    // Fixed lines of Brazil begin with 2 to 5.
+    let is_mobile = |number: &&str| number.len() == 8 && number.starts_with(['6', '7', '8', '9']);
+    match digits.strip_prefix("55").and_then(|rest| rest.split_at_checked(2)) {
+        Some((area, number)) if number.strip_prefix('9').as_ref().is_some_and(is_mobile) => {
+            format!("55{area}{}", &number[1..]).into()
+        }
+        _ => identity(digits),
+    }
+}
+
 /// Whether a text has the characters of a phone number, and no others.
 pub(super) fn is_written_as_phone(chat: &str) -> bool {
     let is_separator = |c: char| {

@@ -153,3 +153,17 @@ fn a_suppressed_row_takes_no_more_room_than_one_that_is_sent() {
         assert!(room(&marked[0]) <= room(&sent), "{:?}", marked[0]);
     }
 }
+
+#[test]
+fn an_opt_out_counts_for_every_number_that_one_phone_has() {
+    for (told, dialled) in [
+        ("5215512345678", "525512345678"),
+        ("551187654321", "5511987654321"),
+        ("5491123456789", "541123456789"),
+    ] {
+        for (stored, asked) in [(told, dialled), (dialled, told)] {
+            assert_eq!(name_of("sms", stored), name_of("sms", asked));
+        }
+    }
+    assert_ne!(name_of("sms", "551132654321"), name_of("sms", "5511932654321"), "the first is a fixed line");
+}

@@ -42,13 +42,13 @@ fn answers_are_read_as_the_protocol_says() {
     for status in [400, 404, 422] {
         assert!(matches!(answer(status, "nope"), Answer::Refused(_)), "{status}");
     }
-    for status in [408, 500, 502, 503, 504, 600] {
+    for status in [302, 303, 408, 500, 502, 503, 504, 600] {
         assert!(matches!(answer(status, "<html>"), Answer::Unknown { .. }), "{status}");
     }
     for status in [401, 403] {
         assert!(halted(SenderTrouble::AuthenticationFailed)(&answer(status, "")), "{status}");
     }
-    for status in [301, 302, 307, 308] {
+    for status in [301, 307, 308] {
         assert!(halted(SenderTrouble::Redirected)(&answer(status, "")), "{status}");
     }
 }

@@ -145,7 +145,7 @@ fn a_message_is_accepted_by_the_id_that_receipts_name() {
 #[test]
 fn errors_are_read_by_their_status_and_keep_their_words() {
     for (status, kind) in [
-        (302, Sender(Redirected)),
+        (307, Sender(Redirected)),
         (400, Permanent),
         (401, Sender(AuthenticationFailed)),
         (402, Sender(PaymentRequired)),

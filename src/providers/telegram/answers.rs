@@ -12,15 +12,9 @@ use crate::providers::wire::{WireAnswer, answer_of_status};
 /// Code of a message to a group that has another id now.
 const MIGRATED: &str = "migrated";
 
-/// In a 403: the chat does not want the bot, or is no more. Nothing can be sent to it until it comes back by itself.
-const GONE: [&str; 6] = [
-    "blocked by the user",
-    "user is deactivated",
-    "bot was kicked",
-    "bot is not a member",
-    "chat was deleted",
-    "can't initiate conversation",
-];
+/// In a 403: the person does not want the bot, or is no more. Who has not started the bot yet, and a group that does not have it, may
+/// have it tomorrow, and nothing would tell.
+const GONE: [&str; 2] = ["blocked by the user", "user is deactivated"];
 
 /// In a 400: about the text or the media, which no chat can get.
 const UNSENDABLE: [&str; 16] = [
@@ -50,8 +44,6 @@ pub fn read(answer: &WireAnswer<'_>, token: &str) -> Answer {
     let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
     match (answer.status, body["ok"].as_bool()) {
         (200..=299, Some(true)) => Answer::accepted(message_id(&body["result"])),
-        // It took the message, even if what it said got lost on the way.
-        (200..=299, None) => Answer::accepted(""),
         _ => refusal(answer, &body, token),
     }
 }

@@ -183,23 +183,28 @@ fn refusal(answer: Answer) -> Refusal {
 fn a_message_that_was_taken_has_an_id_with_its_chat() {
     let taken = r#"{"ok":true,"result":{"message_id":77,"date":1750000000,"chat":{"id":-1001234567890}}}"#;
     assert_eq!(answer(200, taken), Answer::accepted("-1001234567890/77"));
-    for body in
-        [r#"{"ok":true,"result":{"message_id":77}}"#, r#"{"ok":true}"#, r#"{"ok":true,"resu"#, "", "<html>"]
-    {
+    for body in [r#"{"ok":true,"result":{"message_id":77}}"#, r#"{"ok":true}"#] {
         assert_eq!(answer(200, body), Answer::accepted(""), "{body}");
+    }
+    // A page to log in is no Telegram, and of an answer that broke off nobody knows.
+    for body in [r#"{"ok":true,"resu"#, "", "<html>"] {
+        assert!(matches!(answer(200, body), Answer::Unknown { .. }), "{body}");
     }
 }
 
 #[test]
 fn every_known_refusal_has_its_meaning() {
     let restricted = RefusalKind::Sender(SenderTrouble::AccountRestricted);
-    let cases: [(u16, RefusalKind, &[&str]); 9] = [
+    let cases: [(u16, RefusalKind, &[&str]); 10] = [
         (
             403,
             RefusalKind::OptedOut,
+            &["Forbidden: bot was blocked by the user", "Forbidden: user is deactivated"],
+        ),
+        (
+            403,
+            RefusalKind::Permanent,
             &[
-                "Forbidden: bot was blocked by the user",
-                "Forbidden: user is deactivated",
                 "Forbidden: bot was kicked from the group chat",
                 "Forbidden: bot was kicked from the supergroup chat",
                 "Forbidden: bot was kicked from the channel chat",
@@ -311,7 +316,7 @@ fn failures_of_a_server_say_nothing_of_the_message() {
     }
     // What Telegram did not say is not about the chat.
     for (status, kind) in
-        [(302, RefusalKind::Sender(SenderTrouble::Redirected)), (401, AUTH), (403, AUTH), (404, AUTH)]
+        [(307, RefusalKind::Sender(SenderTrouble::Redirected)), (401, AUTH), (403, AUTH), (404, AUTH)]
     {
         assert_eq!(refusal(answer(status, "<html>")).kind, kind, "{status}");
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broadcast_operator::api::OutcomeName;
 use broadcast_operator::clock;
 use serde_json::json;
 
@@ -107,7 +108,15 @@ async fn freeze(scene: &mut Scene, point: &Point, is_after: bool) -> Result<(), 
         of_it.any(|logged| logged.point.name.contains("leases-replica") && logged.status.is_some())
     };
     scene.until_with("it is with the others again", has_woken, &tap).await?;
-    scene.until("nothing is claimed", |seen| is_over(seen, &[SALE])).await?;
+    // What it had sent it still records, over what the other one took for Unknown.
+    let (ledger, sale) = (scene.gateway.ledger(), format!("{}/{SALE}", scene.namespace));
+    let is_told = move |seen: &Seen| {
+        let status = seen.broadcasts.get(SALE).and_then(|broadcast| broadcast.status.as_ref());
+        let mut outcomes = status.iter().flat_map(|status| &status.outcomes);
+        is_over(seen, &[SALE])
+            && outcomes.all(|it| it.outcome != OutcomeName::Unknown || ledger.accepted(&sale, &it.chat) == 0)
+    };
+    scene.until("nothing is claimed, and what arrived is known", is_told).await?;
     finish(scene, None).await
 }
 

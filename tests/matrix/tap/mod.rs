@@ -67,6 +67,8 @@ struct State {
     claims: Vec<AskedClaim>,
     met: usize,
     hanging: usize,
+    /// Lists were answered with what had been stored earlier.
+    has_shown_the_past: bool,
     /// An object that no program can read, by kind and name.
     garbled: Option<(String, String)>,
 }
@@ -172,6 +174,16 @@ impl Tap {
     /// The version that a write made.
     fn version_of(&self, write: &Point) -> Option<u64> {
         self.state().log.iter().find(|logged| logged.point == *write && logged.landed())?.version
+    }
+
+    /// Whether a list was answered with what had been stored earlier. Who was shown that says so, and later that all is well again.
+    pub fn has_shown_the_past(&self) -> bool {
+        self.state().has_shown_the_past
+    }
+
+    /// The same, from now on.
+    fn shows_the_past(&self) {
+        self.state().has_shown_the_past = true;
     }
 
     /// How many requests wait for an answer that never comes.

@@ -65,6 +65,7 @@ where
             && let Some(version) = self.line.tap.version_of(write)
         {
             at_version(request.uri_mut(), version);
+            self.line.tap.shows_the_past();
         }
         // Nothing leaves before this is polled.
         let answer = self.inner.call(request);
