@@ -129,7 +129,7 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     // First what cannot fail for good: an opt-out that cannot be stored must not hold up the receipts for ever.
     store(context, found, taken).await?;
     opt_outs::follow(&context.client, key, &channel.spec, &preferences).await?;
-    for ((name, page), (broadcast, rows)) in &opt_outs {
+    for ((name, page, broadcast), rows) in &opt_outs {
         let own = ObjectKey::new(&key.namespace, name);
         let of = (page, broadcast);
         opt_outs::suppress(&context.client, &context.ledger, &own, &channel.spec, of, rows).await?;
@@ -161,7 +161,7 @@ type Found = BTreeMap<(ObjectKey, BroadcastUid), Vec<(usize, Row)>>;
 struct Located {
     found: Found,
     /// Of these, those of chats that want no more messages, by the channel of the message and its page.
-    opt_outs: BTreeMap<(String, ObjectKey), (BroadcastUid, Vec<(usize, Row)>)>,
+    opt_outs: BTreeMap<(String, ObjectKey, BroadcastUid), Vec<(usize, Row)>>,
     /// Receipts of messages that are not of this channel.
     strangers: usize,
     /// Receipts that may be of messages whose answers are on their way.
@@ -175,9 +175,8 @@ impl Located {
             match places.find(&receipt.id) {
                 Named::Row(at) => {
                     if receipt.is_opt_out {
-                        let place = (at.channel.clone(), at.page.clone());
-                        let new = || (at.broadcast.clone(), Vec::new());
-                        let (_, rows) = self.opt_outs.entry(place).or_insert_with(new);
+                        let place = (at.channel.clone(), at.page.clone(), at.broadcast.clone());
+                        let rows = self.opt_outs.entry(place).or_default();
                         rows.push((at.row, receipt.evidence.clone()));
                     }
                     let rows = self.found.entry((at.page, at.broadcast)).or_default();
