@@ -71,8 +71,8 @@ impl StatusWriter {
         let is_count_due = self.last.is_none_or(|last| now >= last + interval);
         let shown = channel.status.as_ref();
         sent.total(wall);
-        let is_same_count = shown.is_some_and(|status| status.sent_by_hour == sent.stored());
-        if self.shown.as_ref() == Some(&wanted) && !self.is_behind && (is_same_count || !is_count_due) {
+        let is_count_behind = is_count_due && shown.is_none_or(|status| status.sent_by_hour != sent.stored());
+        if self.shown.as_ref() == Some(&wanted) && !self.is_behind && !is_count_behind {
             return;
         }
         self.is_behind = true;

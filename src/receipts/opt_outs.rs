@@ -41,9 +41,6 @@ pub async fn suppress(
     (page, broadcast): (&ObjectKey, &BroadcastUid),
     rows: &[(usize, Row)],
 ) -> Result<(), Refusal> {
-    if rows.is_empty() {
-        return Ok(());
-    }
     let content = match ledger.read_of(page, broadcast).await {
         Ok(content) => content,
         // Deleted since, and its chats with it.

@@ -8,7 +8,7 @@ use broadcast_operator::domain::page::{Page, PageError, Recipient};
 use broadcast_operator::simulator::{Entry, SendQuery};
 use kube::ResourceExt;
 
-use super::stage::{Stage, counts};
+use super::stage::{Stage, by_outcome, counts};
 
 /// One chat of a Broadcast, from its page.
 pub type Chat = (Recipient, Row);
@@ -79,16 +79,7 @@ pub async fn check_complete_against(
     assert_eq!(rows.len(), audience, "{name}: every recipient has a row");
     assert_eq!(status.total, i32::try_from(audience).ok(), "{name}: total is the audience");
     let of = |outcome| i32::try_from(rows.iter().filter(|(_, row)| row.outcome == outcome).count());
-    for (number, outcome) in [
-        (counts.pending, Outcome::Pending),
-        (counts.sent, Outcome::Sent),
-        (counts.delivered, Outcome::Delivered),
-        (counts.read, Outcome::Read),
-        (counts.failed, Outcome::Failed),
-        (counts.unknown, Outcome::Unknown),
-        (counts.skipped, Outcome::Skipped),
-        (counts.cancelled, Outcome::Cancelled),
-    ] {
+    for (number, outcome) in by_outcome(&counts) {
         assert_eq!(Ok(number), of(outcome), "{name}: count of {outcome:?}");
     }
     assert_eq!(Some(sum(broadcast)), status.total, "{name}: counts add up");

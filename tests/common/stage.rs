@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, Condition, Counts};
+use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, Condition, Counts, OutcomeName};
 use broadcast_operator::simulator::{ReceiptSettings, Rule, SendQuery, Settings, Simulator};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -319,6 +319,22 @@ pub fn is_complete(broadcast: &Broadcast) -> bool {
 /// The counts of a Broadcast.
 pub fn counts(broadcast: &Broadcast) -> Counts {
     broadcast.status.as_ref().and_then(|status| status.counts).unwrap_or_default()
+}
+
+/// How many rows of each outcome these counts stand for: what is being sent is a Pending row.
+pub fn by_outcome(counts: &Counts) -> [(i32, OutcomeName); 8] {
+    // Named one by one, so that a new count cannot be forgotten.
+    let Counts { pending, sending, sent, delivered, read, failed, unknown, skipped, cancelled } = *counts;
+    [
+        (pending + sending, OutcomeName::Pending),
+        (sent, OutcomeName::Sent),
+        (delivered, OutcomeName::Delivered),
+        (read, OutcomeName::Read),
+        (failed, OutcomeName::Failed),
+        (unknown, OutcomeName::Unknown),
+        (skipped, OutcomeName::Skipped),
+        (cancelled, OutcomeName::Cancelled),
+    ]
 }
 
 /// Lays one JSON object over another; null takes a field away.

@@ -12,7 +12,7 @@ use broadcast_operator::simulator::{Entry, SendQuery};
 use kube::ResourceExt;
 use kube::api::ListParams;
 
-use crate::common::stage::{counts, is_complete};
+use crate::common::stage::{by_outcome, counts, is_complete};
 use crate::process::Process;
 use crate::scene::{Failure, Scene};
 use crate::tap::{AskedClaim, LATE};
@@ -178,17 +178,7 @@ fn never_lost(books: &Books, is_counted: bool, broken: &mut Vec<String>) {
         for chat in &chats {
             *of.entry(chat.row.outcome).or_default() += 1;
         }
-        let counts = counts(broadcast);
-        for (number, outcome) in [
-            (counts.pending + counts.sending, Outcome::Pending),
-            (counts.sent, Outcome::Sent),
-            (counts.delivered, Outcome::Delivered),
-            (counts.read, Outcome::Read),
-            (counts.failed, Outcome::Failed),
-            (counts.unknown, Outcome::Unknown),
-            (counts.skipped, Outcome::Skipped),
-            (counts.cancelled, Outcome::Cancelled),
-        ] {
+        for (number, outcome) in by_outcome(&counts(broadcast)) {
             let rows = of.get(&outcome).copied().unwrap_or_default();
             if is_counted && number != rows {
                 broken.push(format!("I2 never lost: {name} counts {number} {outcome:?}, and has {rows}"));
