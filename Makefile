@@ -15,8 +15,8 @@ build: ## build the operator and the simulator for use: target/release
 test: testbed ## run all tests, and every recipe of the fault matrix on its smallest broadcast
 	cargo test
 
-matrix: testbed ## run the fault matrix whole, and 200 kills; RECIPE=A1 runs one recipe
-	cargo test --test matrix -- --whole $(RECIPE) && cargo test --test kills -- --kills 200
+matrix: testbed ## run the fault matrix whole, and 200 kills; RECIPE=A1 runs one recipe, and no kills
+	cargo test --test matrix -- --whole $(RECIPE)$(if $(RECIPE),, && cargo test --test kills -- --kills 200)
 
 mutants: testbed ## build mistakes into the protocol, and see that the fault matrix notices each of them
 	cargo test --features mutants --test matrix -- --mutants
@@ -43,7 +43,7 @@ soak: testbed ## let Broadcasts come and go for eight minutes, and see that memo
 	cargo test --test soak
 
 bench: testbed ## print the figures of docs/operations.md
-	cargo bench --bench delivery
+	cargo bench --bench delivery --bench receipts
 
 chart: ## check the chart with helm
 	testbed="$$(testbed/build.sh)" && "$$testbed/helm" lint --strict charts/broadcast-operator

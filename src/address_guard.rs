@@ -58,26 +58,47 @@ impl AddressPolicy {
     /// A resolver that leaves out addresses that users may not reach.
     #[must_use]
     pub fn resolver(self: &Arc<Self>) -> Arc<GuardedResolver> {
-        Arc::new(GuardedResolver(self.clone()))
+        self.resolver_over(SystemNames)
+    }
+
+    /// The same over another source of addresses.
+    pub(crate) fn resolver_over(self: &Arc<Self>, names: impl Resolve + 'static) -> Arc<GuardedResolver> {
+        Arc::new(GuardedResolver { policy: self.clone(), names: Box::new(names) })
     }
 }
 
-/// Resolves names with the system's resolver, and leaves out addresses that users may not reach.
-#[derive(Debug)]
-pub struct GuardedResolver(Arc<AddressPolicy>);
+/// Resolves names, and leaves out addresses that users may not reach.
+pub struct GuardedResolver {
+    policy: Arc<AddressPolicy>,
+    names: Box<dyn Resolve>,
+}
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.0.clone();
+        let policy = self.policy.clone();
+        let host = name.as_str().to_owned();
+        let found = self.names.resolve(name);
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> = found.await?.collect();
             let first = found.first().copied();
             let allowed: Vec<SocketAddr> =
                 found.into_iter().filter(|found| policy.allows(found.ip())).collect();
             match (allowed.is_empty(), first) {
-                (true, Some(first)) => Err(not_allowed(name.as_str(), first.ip()).into()),
+                (true, Some(first)) => Err(not_allowed(&host, first.ip()).into()),
                 _ => Ok(Box::new(allowed.into_iter()) as Addrs),
             }
+        })
+    }
+}
+
+/// The names that the system knows.
+struct SystemNames;
+
+impl Resolve for SystemNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
@@ -138,6 +159,29 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let special = first == 0x2001 && (second < 0x0200 || second == 0x0db8);
     let documentation = first == 0x3fff && second < 0x1000;
     global && !special && !documentation
+}
+
+/// Answers of a name server, one after the other.
+#[cfg(test)]
+pub(crate) struct Answers(std::sync::Mutex<std::collections::VecDeque<Vec<SocketAddr>>>);
+
+#[cfg(test)]
+impl Answers {
+    /// Each answer is some addresses.
+    pub(crate) fn new(answers: &[&[&str]]) -> Self {
+        let address = |text: &&str| SocketAddr::new(text.parse().expect("address"), 0);
+        Self(std::sync::Mutex::new(
+            answers.iter().map(|answer| answer.iter().map(address).collect()).collect(),
+        ))
+    }
+}
+
+#[cfg(test)]
+impl Resolve for Answers {
+    fn resolve(&self, _: Name) -> Resolving {
+        let answer = self.0.lock().expect("should be whole").pop_front().expect("should have an answer left");
+        Box::pin(async move { Ok(Box::new(answer.into_iter()) as Addrs) })
+    }
 }
 
 #[cfg(test)]
@@ -234,5 +278,19 @@ mod tests {
         let resolver = Arc::new(AddressPolicy::default()).resolver();
         let found = resolver.resolve("localhost".parse().expect("name")).await;
         assert!(found.is_err_and(|error| error.to_string().contains("localhost")));
+    }
+
+    #[tokio::test]
+    async fn each_answer_of_a_name_server_is_looked_at_and_each_address_in_it() {
+        let answers = [&["1.1.1.1"][..], &["127.0.0.1"], &["10.0.0.1", "1.1.1.1", "::1"], &["::ffff:7f00:1"]];
+        let resolver = Arc::new(AddressPolicy::default()).resolver_over(Answers::new(&answers));
+        let mut found = Vec::new();
+        for _ in answers {
+            let answer = resolver.resolve("gateway.example".parse().expect("name")).await;
+            found
+                .push(answer.map(|found| found.map(|found| found.ip().to_string()).collect::<Vec<_>>()).ok());
+        }
+        let public = Some(vec!["1.1.1.1".to_owned()]);
+        assert_eq!(found, [public.clone(), None, public, None]);
     }
 }

@@ -107,7 +107,45 @@ async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
     use super::*;
+    use crate::domain::ids::ObjectKey;
+    use crate::pulse::Loop;
+
+    #[tokio::test]
+    async fn a_loop_that_is_stuck_makes_the_process_dead_and_one_that_goes_round_does_not() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (pulse, ended) = (Pulse::default(), CancellationToken::new());
+        let serving = serve(listener, Readiness::default(), pulse.clone(), Metrics::new(), ended.clone());
+        let serving = tokio::spawn(serving);
+        let livez = async || {
+            let answer = reqwest::get(format!("http://{address}/livez")).await.expect("an answer");
+            (answer.status().as_u16(), answer.text().await.expect("a text"))
+        };
+        assert_eq!(livez().await, (200, "ok\n".to_owned()), "nothing has begun");
+        let sender = Loop::Sender(ObjectKey::new("shop", "sms"));
+        let long_ago = clock::monotonic().checked_sub(Duration::from_secs(60)).expect("a minute of uptime");
+        for stuck in [&Loop::Dispatcher, &sender] {
+            for of in [&Loop::Dispatcher, &sender] {
+                pulse.begin(of, long_ago);
+                pulse.beat(of, if of == stuck { long_ago } else { clock::monotonic() });
+            }
+            let (status, text) = livez().await;
+            assert_eq!(
+                (status, text.starts_with(&format!("{stuck} has not moved for 6"))),
+                (500, true),
+                "{text}"
+            );
+            pulse.beat(stuck, clock::monotonic());
+            assert_eq!(livez().await.0, 200, "it goes round again");
+        }
+        ended.cancel();
+        serving.await.expect("no panic").expect("no error");
+    }
 
     #[test]
     fn a_process_is_ready_when_all_its_gates_are_open() {

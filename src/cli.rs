@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::export::ExportArgs;
 use crate::lease::{InvalidTimes, LeaseSettings, LeaseTimes};
 use crate::telemetry::LogFormat;
-use crate::{api, export, run, telemetry};
+use crate::{api, export, journal, run, telemetry};
 
 /// Manages bulk-message broadcasts as Kubernetes resources.
 #[derive(Debug, Parser)]
@@ -63,6 +63,15 @@ pub struct RunArgs {
         value_name = "CIDR"
     )]
     pub allow_addresses: Vec<IpNet>,
+    /// Batches that are written in a second for receipts that come one here and one there, each for another batch. Those above
+    /// that are stored together in a `BroadcastJournal`, and are in their batches within half a minute. 0: all of them are.
+    #[arg(
+        long,
+        env = "BROADCAST_RECEIPT_PAGE_WRITES_PER_SECOND",
+        default_value_t = journal::POOR_WRITES_PER_SECOND,
+        value_name = "NUMBER"
+    )]
+    pub receipt_page_writes_per_second: u32,
     /// How replicas share their work.
     #[command(flatten)]
     pub leases: LeaseArgs,

@@ -1,11 +1,13 @@
 //! Calls to the API server: a client that never repeats a write by itself, and a bound on every call.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use kube::ResourceExt;
-use kube::api::Preconditions;
+use kube::api::{ListParams, Preconditions};
 use kube::core::Status;
+use kube::{Api, ResourceExt};
+use serde::de::DeserializeOwned;
 
 /// Longest wait for one call. The API server ends most requests after 60 s by itself; a status write takes
 /// milliseconds, so ten seconds without an answer is a lost answer.
@@ -87,6 +89,18 @@ impl ApiError {
             || self.status().is_some_and(|status| status.code == 429)
     }
 
+    /// The same call is refused again until somebody changes something: what it asks for is too large, not allowed, or an admission
+    /// webhook does not let it through.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let is_final = self.status().is_some_and(|status| (400..=499).contains(&status.code));
+        is_final
+            && !self.is_conflict()
+            && !self.is_already_exists()
+            && !self.is_not_found()
+            && !self.is_temporary()
+    }
+
     /// One word for metrics.
     #[must_use]
     pub fn category(&self) -> &'static str {
@@ -111,6 +125,34 @@ fn names_object(status: &Status) -> bool {
 /// Waits for one call, but not for ever.
 pub async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
     within_time(CALL_TIMEOUT, call).await
+}
+
+/// What a list holds, asked for in the parts that `params` say and all of one moment.
+pub async fn list_all<K>(api: &Api<K>, params: ListParams) -> Result<Vec<K>, ApiError>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    list_some(api, params, usize::MAX).await.map(|(found, _)| found)
+}
+
+/// The same as far as `most` objects, and what is left of the last part. Out: also the token with which the list goes on, if it does.
+pub async fn list_some<K>(
+    api: &Api<K>,
+    mut params: ListParams,
+    most: usize,
+) -> Result<(Vec<K>, Option<String>), ApiError>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let mut found = Vec::new();
+    loop {
+        let list = within(api.list(&params)).await?;
+        found.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) if found.len() < most => params = params.continue_token(&token),
+            next => return Ok((found, next)),
+        }
+    }
 }
 
 /// Waits for one call, so long at most.
@@ -152,6 +194,30 @@ mod tests {
     fn not_found(body: &str) -> ApiError {
         let status: Status = serde_json::from_str(body).expect("a status");
         ApiError::from(kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_told_from_what_may_be_taken_later() {
+        let answer = |code: u16, reason: &str| {
+            not_found(&format!(
+                r#"{{"status": "Failure", "reason": "{reason}", "code": {code}, "details": {{"name": "sale-00000"}}}}"#
+            ))
+        };
+        for (code, reason, is_refused) in [
+            (413, "RequestEntityTooLarge", true),
+            (403, "Forbidden", true),
+            (422, "Invalid", true),
+            (400, "", true),
+            (404, "NotFound", false),
+            (409, "Conflict", false),
+            (409, "AlreadyExists", false),
+            (429, "TooManyRequests", false),
+            (500, "InternalError", false),
+            (504, "Timeout", false),
+        ] {
+            assert_eq!(answer(code, reason).is_refused(), is_refused, "{code} {reason}");
+        }
+        assert!(!ApiError::TimedOut.is_refused());
     }
 
     #[test]

@@ -27,18 +27,32 @@ pub async fn tell(recorder: &Recorder, object: &ObjectReference, before: &[Condi
         return;
     }
     let is_stalled = Condition::is_true(after, "Stalled");
-    let mut note = state.message.clone();
+    let type_ = if is_stalled { EventType::Warning } else { EventType::Normal };
+    publish(recorder, object, type_, &state.reason, state.message.clone()).await;
+}
+
+/// Tells of something that a person should look at, and that no condition says.
+pub async fn warn(recorder: &Recorder, object: &ObjectReference, reason: &str, note: String) {
+    publish(recorder, object, EventType::Warning, reason, note).await;
+}
+
+async fn publish(
+    recorder: &Recorder,
+    object: &ObjectReference,
+    type_: EventType,
+    reason: &str,
+    mut note: String,
+) {
     while note.len() > MAX_NOTE {
         note.pop();
     }
-    if is_stalled {
-        tracing::warn!(reason = state.reason, "{note}");
-    } else {
-        tracing::info!(reason = state.reason, "{note}");
+    match type_ {
+        EventType::Warning => tracing::warn!(reason, "{note}"),
+        EventType::Normal => tracing::info!(reason, "{note}"),
     }
     let event = Event {
-        type_: if is_stalled { EventType::Warning } else { EventType::Normal },
-        reason: state.reason.clone(),
+        type_,
+        reason: reason.to_owned(),
         note: Some(note),
         action: "Reconcile".into(),
         secondary: None,

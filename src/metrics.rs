@@ -1,9 +1,12 @@
 //! What is counted. Labels are closed sets: a namespace, a channel, an outcome, never a chat or an error text.
 
+mod labels;
+
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,108 +17,19 @@ use crate::api::ProviderName;
 use crate::domain::answer::{Answer, RefusalKind};
 use crate::domain::ids::ObjectKey;
 use crate::domain::outcome::Outcome;
+use crate::domain::receipt::Lookup;
+use labels::{
+    ChannelLabels, ClaimLabels, ClaimResult, DeferLabels, ElectionLabels, LookupLabels, LookupResult,
+    MessageLabels, MessageOutcome, ReasonLabels, ReceiptLabels, ReconcileLabels, ReconcileResult,
+    RefusalClass, RefusalLabels, RenewalLabels, RequestLabels,
+};
+pub use labels::{DeferReason, ReceiptResult, RenewalResult};
 
 /// Bounds of send times, in seconds: a gateway nearby answers in milliseconds, a chat network in tenths, and 60 s is the
 /// longest time-out.
 const SEND_SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
 /// Bounds of reconcile times, in seconds: most read caches only, planning a big audience takes seconds.
 const RECONCILE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ChannelLabels {
-    namespace: String,
-    channel: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct MessageLabels {
-    namespace: String,
-    channel: String,
-    outcome: MessageOutcome,
-}
-
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
-enum MessageOutcome {
-    Sent,
-    Failed,
-    Unknown,
-    Retry,
-    Postponed,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RefusalLabels {
-    provider: &'static str,
-    class: RefusalClass,
-}
-
-/// What a refusal is about.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
-enum RefusalClass {
-    Recipient,
-    OptOut,
-    RateLimit,
-    Content,
-    Sender,
-    Unreachable,
-    NoAnswer,
-}
-
-impl MessageOutcome {
-    const ALL: [Self; 5] = [Self::Sent, Self::Failed, Self::Unknown, Self::Retry, Self::Postponed];
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ClaimLabels {
-    result: ClaimResult,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReceiptLabels {
-    result: ReceiptResult,
-}
-
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
-enum ClaimResult {
-    Stored,
-    Refused,
-}
-
-/// What became of a receipt.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
-pub enum ReceiptResult {
-    /// It was stored, or was known already.
-    Applied,
-    /// No message of this channel has this id.
-    UnknownId,
-    /// It could not be read.
-    Malformed,
-    /// Its request was not signed as it must be.
-    Refused,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReconcileLabels {
-    controller: &'static str,
-    result: ReconcileResult,
-}
-
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
-enum ReconcileResult {
-    Success,
-    Error,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
-    code: String,
-    method: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ElectionLabels {
-    name: &'static str,
-}
 
 /// All metrics. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -126,12 +40,53 @@ pub struct Metrics {
     refusals: Family<RefusalLabels, Counter>,
     claims: Family<ClaimLabels, Counter>,
     orphaned_rows: Counter,
+    not_stored: Family<ReasonLabels, Counter>,
     receipts: Family<ReceiptLabels, Counter>,
+    lookups: Family<LookupLabels, Counter>,
+    receipts_deferred: Family<DeferLabels, Counter>,
+    journals: Journals,
     reconciles: Family<ReconcileLabels, Counter>,
     reconcile_seconds: Histogram,
     requests: Family<RequestLabels, Counter>,
+    renewals: Family<RenewalLabels, Counter>,
     is_leader: Family<ElectionLabels, Gauge>,
     channels_held: Gauge,
+}
+
+/// What becomes of receipts that go through journals.
+#[derive(Clone, Debug, Default)]
+struct Journals {
+    stored: Counter,
+    receipts: Counter,
+    folded: Counter,
+    waiting: Gauge,
+    age_seconds: Gauge<f64, AtomicU64>,
+}
+
+impl Journals {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("broadcast_journals", "Journals of receipts that were stored", self.stored.clone());
+        registry.register(
+            "broadcast_journal_receipts",
+            "Receipts that were stored in journals",
+            self.receipts.clone(),
+        );
+        registry.register(
+            "broadcast_journal_receipts_folded",
+            "Receipts of journals that were taken into their pages",
+            self.folded.clone(),
+        );
+        registry.register(
+            "broadcast_journals_waiting",
+            "Journals of this process that are not taken into pages yet",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "broadcast_journal_age_seconds",
+            "For how long the oldest of them waits",
+            self.age_seconds.clone(),
+        );
+    }
 }
 
 impl Default for Metrics {
@@ -153,10 +108,15 @@ impl Metrics {
             refusals: Family::default(),
             claims: Family::default(),
             orphaned_rows: Counter::default(),
+            not_stored: Family::default(),
             receipts: Family::default(),
+            lookups: Family::default(),
+            receipts_deferred: Family::default(),
+            journals: Journals::default(),
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(RECONCILE_SECONDS),
             requests: Family::default(),
+            renewals: Family::default(),
             is_leader: Family::default(),
             channels_held: Gauge::default(),
         };
@@ -181,7 +141,23 @@ impl Metrics {
             "Rows that became Unknown because a process ended between claim and record",
             metrics.orphaned_rows.clone(),
         );
+        registry.register(
+            "broadcast_batches_not_stored",
+            "Writes of batches that the API server refused, or did not take for about 20 s",
+            metrics.not_stored.clone(),
+        );
         registry.register("broadcast_receipts", "Receipts of gateways", metrics.receipts.clone());
+        registry.register(
+            "broadcast_lookups",
+            "Questions to providers what became of messages whose receipts are missing",
+            metrics.lookups.clone(),
+        );
+        registry.register(
+            "broadcast_receipts_deferred",
+            "Requests with receipts that were answered 503, to come again",
+            metrics.receipts_deferred.clone(),
+        );
+        metrics.journals.register(&mut registry);
         registry.register(
             "controller_runtime_reconcile",
             "Reconciliations per controller",
@@ -196,6 +172,11 @@ impl Metrics {
             "rest_client_requests",
             "Requests to the API server, by status code and method",
             metrics.requests.clone(),
+        );
+        registry.register(
+            "broadcast_lease_renewals",
+            "Renewals of the lease of this replica, by how they ended",
+            metrics.renewals.clone(),
         );
         registry.register(
             "leader_election_master_status",
@@ -233,12 +214,18 @@ impl Metrics {
             Answer::Unreachable { .. } => RefusalClass::Unreachable,
             Answer::Unknown { .. } => RefusalClass::NoAnswer,
             Answer::Refused(refusal) => match refusal.kind {
-                RefusalKind::Permanent | RefusalKind::Retryable | RefusalKind::Later => {
-                    RefusalClass::Recipient
-                }
+                RefusalKind::Permanent
+                | RefusalKind::Unlisted
+                | RefusalKind::Retryable
+                | RefusalKind::Later
+                | RefusalKind::Suppressed => RefusalClass::Recipient,
                 RefusalKind::OptedOut => RefusalClass::OptOut,
                 RefusalKind::ChatLimited | RefusalKind::RateLimited => RefusalClass::RateLimit,
-                RefusalKind::Content | RefusalKind::Stopped => RefusalClass::Content,
+                RefusalKind::Content
+                | RefusalKind::Media
+                | RefusalKind::MediaNotFetched
+                | RefusalKind::Stopped => RefusalClass::Content,
+                RefusalKind::Unavailable => RefusalClass::Unavailable,
                 RefusalKind::Sender(_) => RefusalClass::Sender,
             },
         };
@@ -280,9 +267,47 @@ impl Metrics {
         self.orphaned_rows.inc_by(rows as u64);
     }
 
+    /// A page was not stored. The reason is one of [`ApiError::category`](crate::cluster::ApiError::category).
+    pub fn not_stored(&self, reason: &'static str) {
+        self.not_stored.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
     /// So many receipts ended so.
     pub fn receipts(&self, result: ReceiptResult, number: usize) {
         self.receipts.get_or_create(&ReceiptLabels { result }).inc_by(number as u64);
+    }
+
+    /// A provider was asked what became of a message.
+    pub fn looked_up(&self, lookup: &Lookup) {
+        let result = match lookup {
+            Lookup::News(_) => LookupResult::News,
+            Lookup::NoNews => LookupResult::NoNews,
+            Lookup::Gone => LookupResult::Gone,
+            Lookup::NotTold(_) => LookupResult::NotTold,
+        };
+        self.lookups.get_or_create(&LookupLabels { result }).inc();
+    }
+
+    /// A request with receipts has to come again.
+    pub fn deferred(&self, provider: ProviderName, reason: DeferReason) {
+        self.receipts_deferred.get_or_create(&DeferLabels { provider: provider.as_str(), reason }).inc();
+    }
+
+    /// A journal with so many receipts was stored.
+    pub fn journaled(&self, receipts: usize) {
+        self.journals.stored.inc();
+        self.journals.receipts.inc_by(receipts as u64);
+    }
+
+    /// So many receipts of journals were taken into their page.
+    pub fn folded(&self, receipts: usize) {
+        self.journals.folded.inc_by(receipts as u64);
+    }
+
+    /// So many journals of this process are not taken in yet, the oldest of them for so long.
+    pub fn journals_wait(&self, number: usize, age: Duration) {
+        self.journals.waiting.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.journals.age_seconds.set(age.as_secs_f64());
     }
 
     /// A reconciliation ended.
@@ -290,6 +315,11 @@ impl Metrics {
         let result = if succeeded { ReconcileResult::Success } else { ReconcileResult::Error };
         self.reconciles.get_or_create(&ReconcileLabels { controller: "broadcast", result }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The lease of this replica was renewed, or not.
+    pub fn renewed(&self, result: RenewalResult) {
+        self.renewals.get_or_create(&RenewalLabels { result }).inc();
     }
 
     /// What this replica has of the common work.
@@ -318,11 +348,13 @@ mod tests {
         metrics.answered(&channel, Some(Outcome::Sent));
         metrics.reconciled(true, Duration::from_millis(3));
         metrics.requested(&http::Method::PUT, Some(200));
+        metrics.deferred(ProviderName::WhatsApp, DeferReason::TooEarly);
         let text = metrics.encode().expect("text");
         for line in [
             r#"broadcast_messages_total{namespace="shop",channel="sms",outcome="Sent"} 1"#,
             r#"controller_runtime_reconcile_total{controller="broadcast",result="Success"} 1"#,
             r#"rest_client_requests_total{code="200",method="PUT"} 1"#,
+            r#"broadcast_receipts_deferred_total{provider="WhatsApp",reason="TooEarly"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -27,11 +27,15 @@ pub enum Mutant {
     ChildBeforeSeal,
     /// Results are given up when somebody else has changed the page meanwhile.
     ResultsDroppedOnConflict,
+    /// Receipts are answered although their journal was not stored.
+    AnsweredUnstored,
+    /// A journal is deleted although a page did not take what it says.
+    JournalDeletedEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ClaimWithoutVersion,
         Self::RecordBeforeSend,
         Self::OrphanClaimedAgain,
@@ -39,6 +43,8 @@ impl Mutant {
         Self::SealOverClaim,
         Self::ChildBeforeSeal,
         Self::ResultsDroppedOnConflict,
+        Self::AnsweredUnstored,
+        Self::JournalDeletedEarly,
     ];
 }
 

@@ -1,4 +1,5 @@
-//! Whether the loops that send go round. In: a beat each time that one does. Out: which of them has stopped.
+//! Whether the loops that send go round. In: that one begins, and a beat each time that it goes round. Out: which of them has
+//! stopped, or never did.
 //!
 //! A loop that waits for the API server or a gateway goes round all the same; one that stopped is a bug, and only a new
 //! process helps. That is all that the liveness probe looks for.
@@ -36,12 +37,15 @@ impl fmt::Display for Loop {
 pub struct Pulse(Arc<Mutex<BTreeMap<Loop, Instant>>>);
 
 impl Pulse {
-    /// A loop went round.
+    /// A loop is about to begin. From now on it has to go round: one that never gets to it is as stuck as any.
+    pub fn begin(&self, of: &Loop, now: Instant) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(of.clone(), now);
+    }
+
+    /// A loop went round. One that has not begun, or has ended, is nobody's business.
     pub fn beat(&self, of: &Loop, now: Instant) {
-        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match beats.get_mut(of) {
-            Some(last) => *last = now,
-            None => drop(beats.insert(of.clone(), now)),
+        if let Some(last) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(of) {
+            *last = now;
         }
     }
 
@@ -69,14 +73,16 @@ mod tests {
     fn a_loop_that_stops_going_round_is_noticed_and_one_that_ended_is_not() {
         let (pulse, start) = (Pulse::default(), clock::monotonic());
         let sender = Loop::Sender(ObjectKey::new("shop", "sms"));
-        pulse.beat(&Loop::Dispatcher, start);
-        pulse.beat(&sender, start);
+        pulse.begin(&Loop::Dispatcher, start);
+        // It never goes round.
+        pulse.begin(&sender, start);
         assert_eq!(pulse.stopped(start + STOPPED_AFTER.mul_f64(0.9)), None);
         let later = start + STOPPED_AFTER;
         pulse.beat(&Loop::Dispatcher, later);
         let words = "the sender of channel shop/sms has not moved for 60 s";
         assert_eq!(pulse.stopped(later).as_deref(), Some(words));
         pulse.end(&sender);
+        pulse.beat(&sender, start);
         assert_eq!(pulse.stopped(later), None);
     }
 }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 
@@ -12,7 +13,7 @@ use crate::api::{BroadcastSuppression, SuppressionReason};
 use crate::clock;
 use crate::cluster::{ApiError, CALL_TIMEOUT, as_seen, within};
 use crate::domain::ids::ObjectKey;
-use crate::domain::suppression::{Suppressed, name_of, suppression_of};
+use crate::domain::suppression::{Suppressed, is_taken_back, name_of, renewed, suppression_of};
 
 /// Suppressions that are asked for at once: a few hundred kilobytes.
 const SUPPRESSIONS_PER_LIST: u32 = 500;
@@ -22,8 +23,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 6;
 
-/// Writes down that a channel must not send to a chat any more. One that is there already stays as it is. `code` is the
-/// provider's, or empty.
+/// Writes down that a channel must not send to a chat any more, since this time. One that is there already stays as it is, unless the
+/// chat has said it anew since. `code` is the provider's, or empty.
 ///
 /// # Errors
 /// When the API server does not take it, or not within the tries.
@@ -33,21 +34,27 @@ pub async fn record(
     chat: &str,
     reason: SuppressionReason,
     code: &str,
+    since: Timestamp,
 ) -> Result<(), ApiError> {
-    let suppression = suppression_of(channel, chat, reason, code, clock::now());
+    let suppression = suppression_of(channel, chat, reason, code, since);
     let api = api(client, channel);
     tried(|| create(&api, &suppression)).await
 }
 
-/// Forgets what was recorded of a chat, because it opted in again. What a person wrote down stays: one of reason Manual, and one
-/// under a name of their own.
+/// Forgets what was recorded of a chat, because it opted in again, unless it has opted out since. What a person wrote down stays: one
+/// of reason Manual, and one under a name of their own; and what a rule of the channel says.
 ///
 /// # Errors
 /// When the API server does not delete it, or not within the tries.
-pub async fn forget(client: &Client, channel: &ObjectKey, chat: &str) -> Result<(), ApiError> {
+pub async fn forget(
+    client: &Client,
+    channel: &ObjectKey,
+    chat: &str,
+    since: Timestamp,
+) -> Result<(), ApiError> {
     let name = name_of(&channel.name, chat);
     let api = api(client, channel);
-    tried(|| delete(&api, &name)).await
+    tried(|| delete(&api, &name, since)).await
 }
 
 /// All chats that a channel must not send to, as they are stored now.
@@ -72,16 +79,32 @@ pub async fn of_channel(client: &Client, channel: &ObjectKey) -> Result<Suppress
 async fn create(api: &Api<BroadcastSuppression>, suppression: &BroadcastSuppression) -> Result<(), ApiError> {
     match within(api.create(&PostParams::default(), suppression)).await {
         Ok(_) => Ok(()),
-        Err(error) if error.is_already_exists() => Ok(()),
+        Err(error) if error.is_already_exists() => renew(api, suppression).await,
         Err(error) => Err(error),
     }
 }
 
-/// Deletes one that no person wrote, if it is still as it was read.
-async fn delete(api: &Api<BroadcastSuppression>, name: &str) -> Result<(), ApiError> {
+/// Says it anew in one that is there already, if it is still as it was read. One that is gone meanwhile was taken back by
+/// somebody.
+async fn renew(api: &Api<BroadcastSuppression>, again: &BroadcastSuppression) -> Result<(), ApiError> {
+    let name = again.name_any();
+    let renewed = async {
+        let mut found = within(api.get(&name)).await?;
+        let Some(spec) = renewed(&found.spec, &again.spec) else { return Ok(()) };
+        found.spec = spec;
+        within(api.replace(&name, &PostParams::default(), &found)).await.map(drop)
+    };
+    match renewed.await {
+        Err(error) if error.is_not_found() => Ok(()),
+        finished => finished,
+    }
+}
+
+/// Deletes one that the chat takes back, if it is still as it was read.
+async fn delete(api: &Api<BroadcastSuppression>, name: &str, since: Timestamp) -> Result<(), ApiError> {
     let deleted = async {
         let found = within(api.get(name)).await?;
-        if found.spec.reason == SuppressionReason::Manual {
+        if !is_taken_back(&found.spec, since) {
             return Ok(());
         }
         let params = DeleteParams::default().preconditions(as_seen(&found));

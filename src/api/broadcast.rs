@@ -119,7 +119,7 @@ pub struct BroadcastSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub campaign_key: Option<String>,
-    /// Seconds that the key is kept once this Broadcast is deleted. Absent: 30 days.
+    /// Seconds that the key is kept once this Broadcast is deleted, by the clock of the API server. Absent: 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub campaign_retention_seconds: Option<i32>,
@@ -223,7 +223,8 @@ pub struct Pacing {
 #[x_kube(validation = Rule::new("self.minBackoffSeconds <= self.maxBackoffSeconds")
     .message("minBackoffSeconds may not be above maxBackoffSeconds"))]
 pub struct Retry {
-    /// Tries per chat in all, the first one included.
+    /// Tries per chat in all, the first one included. A chat is tried more often while its provider is in trouble, or while it gets too
+    /// many messages.
     #[schemars(range(min = 1, max = 20))]
     #[serde(default = "Retry::default_max_attempts")]
     pub max_attempts: i32,

@@ -91,9 +91,16 @@ pub struct BroadcastStatus {
     /// Why it stopped by itself before its end: nothing more is sent until its spec is changed. Absent: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopStatus>,
+    /// When it went on last after it had stopped by itself. Receipts of messages that were sent before stop nothing again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_time: Option<Time>,
     /// The Broadcast that took over this one's chats. This one sends nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_by: Option<ObjectRef>,
+    /// The restart that closed batches of this one and was deleted before it began: another one may take its chats. Absent, with
+    /// closed batches and without `restartedBy`: who has its chats was forgotten, and no restart may take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_back_by: Option<ObjectRef>,
     /// This Broadcast in its chain of restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
@@ -125,6 +132,8 @@ pub enum StopReason {
     ErrorPolicy,
     /// The first messages all failed in the same way.
     FirstMessagesFailed,
+    /// The last messages all failed with the same code, which the operator does not know.
+    UnknownErrors,
 }
 
 /// What a Broadcast is held for.
@@ -136,6 +145,10 @@ pub struct HoldStatus {
     /// Value of the annotation `broadcast-operator.dev/accept-restored` that accepts it.
     #[schemars(length(max = 64))]
     pub token: String,
+    /// How many chats at least are affected, where that may grow while a backup is being restored. When it grows, the token
+    /// changes: nobody accepts more than was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chats: Option<i32>,
 }
 
 /// Why a Broadcast is held: it, its log or the cluster was restored or recreated.

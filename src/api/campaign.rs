@@ -39,7 +39,7 @@ pub struct BroadcastCampaignSpec {
     /// Seconds that the key is kept once that Broadcast is gone.
     #[schemars(range(min = 0))]
     pub retention_seconds: i32,
-    /// The key is free from then on. Absent: as long as its Broadcast is there.
+    /// The key is free from then on, by the clock of the API server. Absent: as long as its Broadcast is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_until: Option<Time>,
 }

@@ -1,5 +1,7 @@
 //! `BroadcastChannel`: one sending account. People write the spec; the operator writes the status.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -86,8 +88,9 @@ pub struct BroadcastChannelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 2), regex(pattern = r"^[A-Z]{2}$"))]
     pub default_region: Option<String>,
-    /// What to do about error codes in the provider's answers to messages, instead of what is usual for them. The first rule that names
-    /// a code decides. A message that may have been taken is no matter of these rules, and neither are codes in receipts.
+    /// What to do about error codes in the provider's answers and receipts, instead of what is usual for them. The first rule that names
+    /// a code decides. A message that may have been taken is no matter of these rules, and an opt-out stays one whatever they say. They
+    /// count for codes in receipts too, but there the chat fails in any case, and is not tried again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub error_policy: Vec<ErrorRule>,
@@ -209,10 +212,70 @@ pub struct ChannelStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub sent_by_hour: Vec<HourCount>,
+    /// What receipts say of the account: that it may not send, until the channel has stopped for it, or that it was too fast, for some
+    /// minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<ReportedTrouble>,
+    /// When the channel went on after it was last Stalled. Receipts of an earlier time do not stop it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_time: Option<Time>,
     /// Broadcasts of this channel that are being sent.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub active_broadcasts: i32,
+}
+
+/// What a receipt says of the account: that nothing can be sent, or not so fast.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportedTrouble {
+    /// Why nothing can be sent, or not so fast.
+    pub reason: TroubleReason,
+    /// The provider's error code.
+    #[schemars(length(max = 64))]
+    pub code: String,
+    /// What it said.
+    #[schemars(length(max = 160))]
+    pub message: String,
+    /// Generation of the channel's spec that it was reported under. It counts for no other.
+    pub observed_generation: i64,
+    /// When it happened, as the provider says.
+    pub time: Time,
+}
+
+/// Why nothing can be sent through an account, or not so fast.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+pub enum TroubleReason {
+    /// The provider refuses the credentials, or they may not send.
+    AuthenticationFailed,
+    /// The provider restricted, blocked or closed the account or the number.
+    AccountRestricted,
+    /// The account has no money, or no way to pay.
+    PaymentRequired,
+    /// The provider's address redirects.
+    UnexpectedRedirect,
+    /// Something else than the provider answers at its address.
+    UnexpectedAnswer,
+    /// A rule of the channel's `errorPolicy`.
+    StoppedByErrorPolicy,
+    /// It was too fast: the channel waits, and goes on at half of its speed.
+    RateLimited,
+}
+
+impl TroubleReason {
+    /// The reason as conditions have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::AccountRestricted => "AccountRestricted",
+            Self::PaymentRequired => "PaymentRequired",
+            Self::UnexpectedRedirect => "UnexpectedRedirect",
+            Self::UnexpectedAnswer => "UnexpectedAnswer",
+            Self::StoppedByErrorPolicy => "StoppedByErrorPolicy",
+            Self::RateLimited => "RateLimited",
+        }
+    }
 }
 
 impl BroadcastChannelSpec {
@@ -265,18 +328,29 @@ impl BroadcastChannelSpec {
                 self.whats_app.as_ref().is_some_and(|whats_app| whats_app.app_secret_ref.is_some())
             }
             ProviderName::Telegram => false,
-            ProviderName::Twilio => self.twilio.as_ref().is_some_and(|twilio| twilio.public_url.is_some()),
+            ProviderName::Twilio => {
+                self.twilio.as_ref().is_some_and(|twilio| twilio.public_url.is_some())
+                    || self.poll_after().is_some()
+            }
             ProviderName::Periskope => {
                 self.periskope.as_ref().is_some_and(|periskope| periskope.signing_secret_ref.is_some())
             }
         }
     }
 
-    /// Whether this channel hears that its messages were read: an SMS never is.
+    /// Whether this channel hears that its messages were read: an SMS never is, and who asks hears it by chance alone, because
+    /// nothing is asked about a message that was delivered.
     #[must_use]
     pub fn hears_of_reading(&self) -> bool {
-        let is_sms = self.twilio.as_ref().is_some_and(|twilio| !twilio.is_whats_app());
-        self.hears_of_delivery() && !is_sms
+        let is_told = |twilio: &TwilioChannel| twilio.is_whats_app() && twilio.public_url.is_some();
+        self.hears_of_delivery() && self.twilio.as_ref().is_none_or(is_told)
+    }
+
+    /// How long a last receipt is waited for before the provider is asked what became of a message. `None`: it is not asked, or
+    /// cannot be.
+    #[must_use]
+    pub fn poll_after(&self) -> Option<Duration> {
+        self.twilio.as_ref().and_then(TwilioChannel::poll_after)
     }
 
     /// Whether the provider drops a second request with the token of the first.

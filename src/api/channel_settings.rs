@@ -1,5 +1,7 @@
 //! What a channel has to say about its provider: one struct per provider, of which a channel has one.
 
+use std::time::Duration;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -187,10 +189,16 @@ pub struct TwilioChannel {
     #[schemars(length(min = 34, max = 34), regex(pattern = r"^MG[0-9a-fA-F]{32}$"))]
     pub messaging_service_sid: Option<String>,
     /// Where Twilio reaches the receipts port of the operator, such as `https://receipts.example.com`. Each message tells it where
-    /// its receipts go, and their signature covers the address. Without it the channel takes no receipts.
+    /// its receipts go, and their signature covers the address. Without it the channel takes no receipts, and
+    /// asks for them alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^\s/?#@\\_]+(/[^\s?#]*)?$"))]
     pub public_url: Option<String>,
+    /// Seconds after which Twilio is asked what became of a message of which no last receipt came, and at 4, 24 and 96 times as many
+    /// again, for 4 days. 0: never.
+    #[serde(default = "TwilioChannel::default_poll_after")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub poll_after_seconds: i32,
     /// Seconds after which Twilio gives up to deliver a message that waits in its queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_000))]
@@ -208,6 +216,18 @@ pub struct TwilioChannel {
 impl TwilioChannel {
     fn default_base_url() -> String {
         "https://api.twilio.com".into()
+    }
+
+    /// Most receipts come within seconds, and Twilio brings a lost one never again.
+    fn default_poll_after() -> i32 {
+        900
+    }
+
+    /// How long a last receipt is waited for before Twilio is asked. `None`: it is not asked.
+    #[must_use]
+    pub fn poll_after(&self) -> Option<Duration> {
+        let seconds = u64::try_from(self.poll_after_seconds).unwrap_or_default();
+        (seconds > 0).then_some(Duration::from_secs(seconds))
     }
 
     /// Whether messages go out by `WhatsApp`, which tells who has read them.

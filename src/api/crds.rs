@@ -5,9 +5,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use super::{Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel, BroadcastSuppression};
+use super::{
+    Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel, BroadcastJournal, BroadcastSuppression,
+};
 
-/// The five definitions as JSON values, in the order in which they are printed.
+/// The six definitions as JSON values, in the order in which they are printed.
 ///
 /// # Panics
 /// Never: the types are fixed at compile time, and a test runs this.
@@ -17,25 +19,27 @@ pub fn values() -> Vec<Value> {
         Broadcast::crd(),
         BroadcastChannel::crd(),
         BroadcastBatch::crd(),
+        BroadcastJournal::crd(),
         BroadcastCampaign::crd(),
         BroadcastSuppression::crd(),
     ];
     definitions.iter().map(to_value).collect()
 }
 
-/// Names of the five definitions, as `<plural>.<group>`.
+/// Names of the six definitions, as `<plural>.<group>`.
 #[must_use]
-pub fn names() -> [&'static str; 5] {
+pub fn names() -> [&'static str; 6] {
     [
         Broadcast::crd_name(),
         BroadcastChannel::crd_name(),
         BroadcastBatch::crd_name(),
+        BroadcastJournal::crd_name(),
         BroadcastCampaign::crd_name(),
         BroadcastSuppression::crd_name(),
     ]
 }
 
-/// The five definitions as one YAML stream.
+/// The six definitions as one YAML stream.
 ///
 /// # Panics
 /// Never: see [`values`].

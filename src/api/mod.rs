@@ -11,6 +11,7 @@ mod channel;
 mod channel_settings;
 mod conditions;
 pub mod crds;
+mod journal;
 mod message;
 mod references;
 mod suppression;
@@ -26,12 +27,13 @@ pub use broadcast_status::{
 pub use campaign::{BroadcastCampaign, BroadcastCampaignSpec};
 pub use channel::{
     BroadcastChannel, BroadcastChannelSpec, ChannelStatus, ErrorAction, ErrorRule, HourCount, Limits,
-    ProviderName,
+    ProviderName, ReportedTrouble, TroubleReason,
 };
 pub use channel_settings::{
     HttpChannel, HttpFormat, HttpHeader, PeriskopeChannel, TelegramChannel, TwilioChannel, WhatsAppChannel,
 };
 pub use conditions::{Condition, ConditionStatus};
+pub use journal::{BroadcastJournal, BroadcastJournalSpec};
 pub use message::{Media, MediaKind, MessageContent, MessageTemplateRef, TextFormat};
 pub use references::{KeyRef, LocalRef, ObjectRef};
 pub use suppression::{BroadcastSuppression, BroadcastSuppressionSpec, SuppressionReason};
@@ -39,8 +41,11 @@ pub use suppression::{BroadcastSuppression, BroadcastSuppressionSpec, Suppressio
 /// API group of all kinds.
 pub const GROUP: &str = "broadcast-operator.dev";
 
-/// Label on a page (and on a restart's child) that names its Broadcast.
+/// Label on a page, a journal (and on a restart's child) that names its Broadcast.
 pub const BROADCAST_LABEL: &str = "broadcast-operator.dev/broadcast";
+
+/// Label on a journal: the UID of its Broadcast.
+pub const BROADCAST_UID_LABEL: &str = "broadcast-operator.dev/broadcast-uid";
 
 /// Label on a Broadcast made by a restart: the name of its source.
 pub const RESTARTED_FROM_LABEL: &str = "broadcast-operator.dev/restarted-from";

@@ -43,7 +43,7 @@ pub struct BroadcastSuppressionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub code: Option<String>,
-    /// When it was noticed.
+    /// Since when: as the provider says, or when it was noticed. A wish of the chat that is older changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
 }
@@ -53,20 +53,29 @@ pub struct BroadcastSuppressionSpec {
 pub enum SuppressionReason {
     /// It said that it wants no more messages.
     OptedOut,
-    /// It blocked the sender.
+    /// It blocked the sender, or is a group that does not have it any more.
     Blocked,
+    /// A rule of the channel's `errorPolicy` says so. The chat does not take that back, and neither does the operator: delete it.
+    ErrorPolicy,
     /// Somebody wrote it down by hand. The operator never takes that back by itself.
     #[default]
     Manual,
 }
 
 impl SuppressionReason {
+    /// Whether it is a wish of the chat, which the chat takes back by another one.
+    #[must_use]
+    pub fn is_wish(self) -> bool {
+        matches!(self, Self::OptedOut | Self::Blocked)
+    }
+
     /// The reason as manifests have it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OptedOut => "OptedOut",
             Self::Blocked => "Blocked",
+            Self::ErrorPolicy => "ErrorPolicy",
             Self::Manual => "Manual",
         }
     }

@@ -1,7 +1,12 @@
 //! The sending account of a channel: its gateway, its credentials, its limits, and what keeps it from sending.
 
 mod caution;
+mod health;
+mod limits;
+mod lookups;
+mod reading;
 mod refused;
+mod reported;
 mod settings;
 
 use std::sync::Arc;
@@ -10,23 +15,20 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::api::{BroadcastChannel, Condition, ErrorRule, ProviderName};
+use crate::api::{BroadcastChannel, Condition, ErrorRule, ProviderName, ReportedTrouble};
 use crate::domain::adaptive::AdaptiveRate;
-use crate::domain::answer::{ChannelEffect, SenderTrouble};
-use crate::domain::channel_verdict::{DAILY_LIMIT, Health};
+use crate::domain::answer::{Answer, ChannelEffect, SenderTrouble};
+use crate::domain::channel_verdict::DAILY_LIMIT;
 use crate::domain::day_count::DayCount;
 use crate::domain::rate::RateLimit;
-use crate::providers::SecretValues;
 use crate::providers::gateway::Gateway;
 use caution::{Caution, Why};
-use refused::{Refused, reason_of};
+pub(super) use lookups::LookupRefused;
+use reading::Look;
+use refused::{Refusals, Refused};
+use settings::is_same_gateway;
 pub(super) use settings::{Opened, Trouble, Version, read};
-use settings::{Probed, is_same_gateway};
 
-/// How often a Secret is looked at while its content keeps the channel from sending.
-const SECRET_POLL: Duration = Duration::from_secs(2);
-/// How often a provider is asked whether refused credentials are good now.
-const PROBE_AGAIN: Duration = Duration::from_secs(10);
 /// A gateway that redirected is asked again after so long.
 const REDIRECTED_RETRY: Duration = Duration::from_secs(60);
 
@@ -36,12 +38,15 @@ enum Door {
     Open {
         version: Version,
         opened: Opened,
+        look: Look,
     },
     /// Cannot be used; looked at again at this time.
     Closed {
         reason: &'static str,
         message: String,
         again: Instant,
+        /// The provider refuses the credentials.
+        is_refused: bool,
     },
 }
 
@@ -67,15 +72,17 @@ pub(super) struct Account {
     is_reading: bool,
     rate: Option<RateLimit>,
     adaptive: AdaptiveRate,
+    /// When it was slowed down last because a limit was near.
+    eased: Option<Instant>,
     day: DayCount,
     room_of_day: usize,
     rules: Arc<[ErrorRule]>,
     /// What an earlier process was told about the account: it counts for the first credentials that are read.
     halted: Option<(SenderTrouble, String)>,
-    /// When the provider was asked last whether the credentials are good.
-    probed: Option<Instant>,
+    /// What receipts said of the account, once it has stopped for it.
+    heeded: Option<ReportedTrouble>,
     /// What the provider refuses to send with, and when to try it again all the same.
-    refused: Option<Refused>,
+    refusals: Refusals,
     caution: Caution,
 }
 
@@ -89,12 +96,13 @@ impl Account {
             is_reading: false,
             rate: None,
             adaptive: AdaptiveRate::default(),
+            eased: None,
             day: DayCount::default(),
             room_of_day: usize::MAX,
             rules: Arc::default(),
             halted: None,
-            probed: None,
-            refused: None,
+            heeded: None,
+            refusals: Refusals::default(),
             caution: Caution::default(),
         }
     }
@@ -122,66 +130,10 @@ impl Account {
             }
             Some(_) => {}
         }
+        self.heed(&channel, now, wall);
         self.limit_rate(&channel, now);
         self.caution.end_rest(now);
-        let wants_reading = match &self.door {
-            Door::Opening => true,
-            Door::Open { version, .. } => *version != Version::of(&channel),
-            Door::Closed { again, .. } => now >= *again,
-        };
-        if !wants_reading || self.is_reading {
-            return None;
-        }
-        self.is_reading = true;
-        Some(channel)
-    }
-
-    /// Takes in settings and credentials, as they were read of one version of the channel.
-    pub(super) fn open(&mut self, version: Version, read: Result<Opened, Trouble>, now: Instant) {
-        self.is_reading = false;
-        if self.channel.as_deref().is_none_or(|channel| Version::of(channel) != version) {
-            // The channel has changed meanwhile: what was read is read again.
-            return;
-        }
-        self.door_number.0 += 1;
-        self.door = match read {
-            Ok(opened) => {
-                if opened.probed != Probed::Unknown {
-                    self.probed = Some(now);
-                }
-                if let Some(halted) = self.halted.take() {
-                    self.refused = Some(Refused::of_status(opened.secrets.clone(), halted, now));
-                }
-                let is_halted =
-                    self.refused.as_ref().is_some_and(|refused| refused.outlasts_a_probe(&opened));
-                if let Probed::Refused(trouble, detail) = &opened.probed
-                    && !is_halted
-                {
-                    let refused = Refused::new(opened.secrets.clone(), *trouble, detail, now);
-                    self.refused = Some(refused.by_probe());
-                }
-                match &self.refused {
-                    Some(refused) if refused.still(&opened, now) => Door::Closed {
-                        reason: reason_of(refused.trouble),
-                        message: refused.message.clone(),
-                        again: now + SECRET_POLL,
-                    },
-                    _ => {
-                        if self.refused.take().is_some() {
-                            self.caution.probe();
-                        }
-                        Door::Open { version, opened }
-                    }
-                }
-            }
-            Err(Trouble { reason, message }) => Door::Closed { reason, message, again: now + SECRET_POLL },
-        };
-    }
-
-    /// What the provider need not be asked about again yet: it has just said no to it.
-    pub(super) fn known_to_be_bad(&self, now: Instant) -> Option<SecretValues> {
-        let is_fresh = self.probed.is_some_and(|probed| now < probed + PROBE_AGAIN);
-        self.refused.as_ref().filter(|_| is_fresh).map(|refused| refused.secrets.clone())
+        self.wants_reading(&channel, now).then_some(channel)
     }
 
     /// The channel is gone, or is another one of the same name: nothing that was known of it counts any more.
@@ -205,17 +157,23 @@ impl Account {
             self.caution.take_up(until.0, now, wall);
         }
         self.halted = refused::lasting(channel);
+        self.heeded = reported::slowed_down_for(channel);
+        if health::was_in_trouble(&status.conditions) {
+            // The next process would spend a whole run of messages on what this one knows, or have all its requests refused.
+            self.caution.probe();
+        }
     }
 
     /// A person has changed the spec: whatever was wrong with the old one is tried anew. Through a door to another
     /// gateway nothing goes any more.
     fn forgive(&mut self, before: &BroadcastChannel, after: &BroadcastChannel, now: Instant) {
-        if self.refused.take().is_some() {
+        if self.refusals.clear() {
             self.caution.probe();
         }
         self.halted = None;
         self.caution.forgive();
         self.adaptive.forget();
+        self.eased = None;
         if !is_same_gateway(before, after) {
             self.door = Door::Opening;
             self.door_number.0 += 1;
@@ -225,14 +183,22 @@ impl Account {
         }
     }
 
+    /// The answer to a request in the light of those before.
+    pub(super) fn weigh(&mut self, door: DoorNumber, answer: Answer) -> Answer {
+        if door == self.door_number { self.caution.weigh(answer) } else { answer }
+    }
+
     /// Takes in what the answer to a request means for the account.
     pub(super) fn feel(&mut self, door: DoorNumber, effect: ChannelEffect, now: Instant, wall: Timestamp) {
         if door != self.door_number {
             return;
         }
         match effect {
-            ChannelEffect::None => {}
             ChannelEffect::Working => self.caution.relax(),
+            ChannelEffect::NearLimit => {
+                self.caution.relax();
+                self.ease(now);
+            }
             ChannelEffect::Throttle(wait) => {
                 // Requests that were in flight together are slowed down together.
                 let is_news = self.caution.rest(now).is_none();
@@ -243,18 +209,27 @@ impl Account {
                 }
             }
             ChannelEffect::Unreachable(detail) => {
+                if self.caution.rest(now).is_none() {
+                    // It may be the certificates of its authority that were changed.
+                    self.doubt_secrets();
+                }
                 self.caution.fail(Duration::ZERO, Why::Unreachable(detail), now, wall);
+            }
+            ChannelEffect::Uncertain { detail, wait } => {
+                self.caution.doubt_gateway(Why::Uncertain(detail), wait, now, wall);
+            }
+            ChannelEffect::Unavailable { detail, wait } => {
+                self.caution.doubt_gateway(Why::Unavailable(detail), wait, now, wall);
+            }
+            ChannelEffect::Halt(SenderTrouble::UnexpectedAnswer, detail) => {
+                self.caution.fail(Duration::ZERO, Why::Unexpected(detail), now, wall);
             }
             ChannelEffect::Halt(SenderTrouble::Redirected, detail) => {
                 self.caution.fail(REDIRECTED_RETRY, Why::Redirected(detail), now, wall);
             }
             ChannelEffect::Halt(trouble, detail) => {
                 if let Door::Open { opened, .. } = &self.door {
-                    let refused = Refused::new(opened.secrets.clone(), trouble, &detail, now);
-                    // Read the Secret at once: it may have been changed already.
-                    let (reason, message) = (reason_of(trouble), refused.message.clone());
-                    self.door = Door::Closed { reason, message, again: now };
-                    self.refused = Some(refused);
+                    self.close(Refused::new(opened.credentials, trouble, &detail, now), now);
                 }
             }
         }
@@ -293,15 +268,6 @@ impl Account {
         }
     }
 
-    /// Counts one message against the limits.
-    pub(super) fn take(&mut self, now: Instant, wall: Timestamp) {
-        self.adaptive.take(now);
-        self.day.take(wall);
-        if let Some(rate) = &mut self.rate {
-            rate.take(now);
-        }
-    }
-
     /// Whether new claims make sense now.
     pub(super) fn is_open(&mut self, now: Instant, wall: Timestamp) -> bool {
         if self.day_is_full(wall).is_some() {
@@ -309,16 +275,6 @@ impl Account {
         }
         let paused = self.channel.as_ref().is_none_or(|channel| channel.spec.paused);
         !paused && self.caution.rest(now).is_none() && matches!(self.door, Door::Open { .. })
-    }
-
-    /// Messages of about one second of work, or `unlimited` where there is no limit.
-    pub(super) fn second_of_work(&self, unlimited: usize) -> usize {
-        if self.caution.is_probing() {
-            return 1;
-        }
-        let second = self.rate.as_ref().map_or(unlimited, RateLimit::per_second);
-        // What the day has no room for is not claimed.
-        second.min(self.room_of_day).max(1)
     }
 
     /// When to look at a closed door again.
@@ -329,81 +285,6 @@ impl Account {
         };
         let rest = self.caution.rest(now).map(|rest| rest.left(now));
         door.into_iter().chain(rest).filter(|wait| !wait.is_zero()).min()
-    }
-
-    /// How the account stands, for its status. With something to send, a gateway that was not reached the last time is not
-    /// called well before it is.
-    pub(super) fn health(&mut self, is_busy: bool, now: Instant, wall: Timestamp) -> Health {
-        // What a person has to settle comes first: the status is where the next process finds it.
-        if let Some((trouble, message)) = &self.halted {
-            return Health::Stalled(reason_of(*trouble), message.clone());
-        }
-        if let (Door::Closed { reason, message, .. }, Some(_)) = (&self.door, &self.refused) {
-            return Health::Stalled(reason, message.clone());
-        }
-        if let Some(until) = self.day_is_full(wall).filter(|_| self.caution.rest(now).is_none()) {
-            return Health::DayIsFull(until);
-        }
-        let doubt = self.caution.doubt().filter(|_| is_busy);
-        if let Some(rest) = self.caution.rest(now).or(doubt) {
-            return match &rest.why {
-                Why::Throttled => Health::Throttled(rest.until),
-                Why::Unreachable(detail) => Health::Waiting(
-                    "GatewayUnreachable",
-                    format!(
-                        "no connection to the gateway ({detail}): it is tried again by itself, and no chat fails by it"
-                    ),
-                ),
-                Why::Redirected(detail) => Health::Stalled(
-                    "UnexpectedRedirect",
-                    format!("{detail}: put the address that it redirects to into the channel's url"),
-                ),
-            };
-        }
-        match &self.door {
-            Door::Opening => Health::Opening,
-            Door::Open { .. } => Health::Ready,
-            Door::Closed { reason, message, .. } => Health::Stalled(reason, message.clone()),
-        }
-    }
-
-    /// Messages that were sent, for the status.
-    pub(super) fn day(&mut self) -> &mut DayCount {
-        &mut self.day
-    }
-
-    fn configured_rate(&self) -> Option<u32> {
-        let limit = self.channel.as_ref()?.spec.limits.messages_per_second?;
-        u32::try_from(limit).ok()
-    }
-
-    /// Until when the limit of the day is used up.
-    fn day_is_full(&mut self, wall: Timestamp) -> Option<Timestamp> {
-        let limit = self.channel.as_ref()?.spec.limits.recipients_per_day;
-        let Some(limit) = limit.and_then(|limit| u32::try_from(limit).ok()) else {
-            self.room_of_day = usize::MAX;
-            return None;
-        };
-        self.room_of_day = limit.saturating_sub(self.day.total(wall)) as usize;
-        self.day.full_until(limit, wall)
-    }
-
-    fn max_in_flight(&self) -> usize {
-        let limit = self.channel.as_ref().map_or(1, |channel| channel.spec.limits.max_in_flight);
-        if self.caution.is_probing() { 1 } else { usize::try_from(limit).unwrap_or(1).max(1) }
-    }
-
-    fn limit_rate(&mut self, channel: &BroadcastChannel, now: Instant) {
-        let burst = channel.spec.limits.burst.and_then(|burst| u32::try_from(burst).ok());
-        let slowed = self.adaptive.rate(now);
-        // A burst after the wait would be the next complaint.
-        let burst = if slowed.is_some() { None } else { burst };
-        let per_second = self.configured_rate().into_iter().chain(slowed).min();
-        match (per_second, &mut self.rate) {
-            (None, rate) => *rate = None,
-            (Some(per_second), Some(rate)) => rate.set(per_second, burst, now),
-            (Some(per_second), rate @ None) => *rate = Some(RateLimit::new(per_second, burst, now)),
-        }
     }
 }
 

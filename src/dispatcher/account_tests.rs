@@ -4,9 +4,12 @@ use super::*;
 use crate::address_guard::AddressPolicy;
 use crate::api::KeyRef;
 use crate::clock;
+use crate::domain::channel_verdict::Health;
 use crate::domain::ids::ObjectKey;
 use crate::providers::SecretValues;
-use refused::REFUSED_RETRY;
+use reading::SECRET_POLL;
+use refused::{FIRST_PROBE_AGAIN, REFUSED_RETRY};
+use settings::Probed;
 
 const WALL: fn() -> Timestamp = || "2026-11-23T10:00:00Z".parse().expect("time");
 
@@ -39,7 +42,7 @@ fn opened(channel: &BroadcastChannel, token: &str) -> Opened {
     secrets.insert(&KeyRef { name: "gateway".into(), key: "token".into() }, token.into());
     let key = ObjectKey::new("shop", "sms");
     let gateway = Gateway::new(&key, &channel.spec, &secrets, &policy).expect("gateway");
-    Opened { gateway, secrets, probed: Probed::Unknown }
+    Opened { gateway, credentials: secrets.digest(), probed: Probed::Unknown }
 }
 
 /// Looks at a channel, reads it if that is wanted, and opens its door.
@@ -249,6 +252,23 @@ fn a_throttled_account_goes_on_at_half_its_speed() {
 }
 
 #[test]
+fn an_account_that_is_near_a_limit_goes_on_at_half_its_speed_without_a_wait() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    let channel = channel("uid", 1, &json!({"limits": {"messagesPerSecond": 80}}), &Value::Null);
+    enter(&mut account, &channel, "token", now);
+    let way = door(&mut account, now + Duration::from_secs(1)).expect("should be open");
+    for (second, expected) in [(1, 40), (30, 59), (31, 30)] {
+        let later = now + Duration::from_secs(second);
+        (0..80).for_each(|_| account.take(later, WALL()));
+        (0..64).for_each(|_| account.feel(way, ChannelEffect::NearLimit, later, WALL()));
+        account.observe(Some(channel.clone()), later, WALL());
+        assert_eq!(account.second_of_work(500), expected, "{second} s");
+        assert_eq!(account.health(true, later, WALL()), Health::Ready);
+    }
+}
+
+#[test]
 fn credentials_that_a_probe_finds_good_again_are_used_at_once() {
     let now = clock::monotonic();
     let channel = plain("uid", 1);
@@ -262,10 +282,108 @@ fn credentials_that_a_probe_finds_good_again_are_used_at_once() {
     let mut account = Account::new();
     assert!(!probe(&mut account, refused(), now));
     let soon = now + SECRET_POLL;
-    assert!(account.known_to_be_bad(soon).is_some(), "the provider is not hammered");
+    assert!(!account.known(soon).told.is_empty(), "the provider is not hammered");
     assert!(!probe(&mut account, Probed::Unknown, soon));
-    let later = now + PROBE_AGAIN;
-    assert!(account.known_to_be_bad(later).is_none());
-    assert!(!probe(&mut account, refused(), later));
-    assert!(probe(&mut account, Probed::Good, later + PROBE_AGAIN));
+    let mut later = now;
+    for seconds in [10, 20, 40, 80, 160, 300, 300] {
+        let wait = Duration::from_secs(seconds);
+        assert!(!account.known(later + wait.saturating_sub(SECRET_POLL)).told.is_empty(), "{wait:?}");
+        later += wait;
+        assert!(account.known(later).told.is_empty(), "{wait:?}");
+        assert!(!probe(&mut account, refused(), later), "{wait:?}");
+    }
+    assert!(probe(&mut account, Probed::Good, later + FIRST_PROBE_AGAIN));
 }
+
+#[test]
+fn an_answer_of_something_else_than_the_provider_is_tried_again_and_again_and_needs_no_change() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    enter(&mut account, &plain("uid", 1), "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    let unexpected = || ChannelEffect::Halt(SenderTrouble::UnexpectedAnswer, "404: not the provider".into());
+    (0..64).for_each(|_| account.feel(way, unexpected(), now, WALL()));
+    assert_eq!(door(&mut account, now), None);
+    let Health::Waiting("UnexpectedAnswer", message) = account.health(true, now, WALL()) else {
+        panic!("it waits")
+    };
+    assert!(message.contains("404: not the provider") && message.contains("baseUrl"), "{message}");
+    let later = now + Duration::from_secs(1);
+    assert!(door(&mut account, later).is_some(), "one message, to see");
+    assert!(account.may_send(1, later, WALL()).is_err());
+    assert!(matches!(account.health(true, later, WALL()), Health::Waiting("UnexpectedAnswer", _)));
+    account.feel(way, ChannelEffect::Working, later, WALL());
+    assert_eq!(account.health(true, later, WALL()), Health::Ready);
+}
+
+#[test]
+fn a_run_of_messages_that_nobody_knows_about_makes_the_channel_wait_also_in_the_next_process() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    enter(&mut account, &plain("uid", 1), "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    let uncertain = || ChannelEffect::Uncertain { detail: "the provider answered 502".into(), wait: None };
+    (0..19).for_each(|_| account.feel(way, uncertain(), now, WALL()));
+    assert!(door(&mut account, now).is_some(), "so many may be an accident");
+    // Requests that were in flight with the twentieth.
+    (0..64).for_each(|_| account.feel(way, uncertain(), now, WALL()));
+    assert_eq!(door(&mut account, now), None);
+    let Health::Waiting(reason, message) = account.health(true, now, WALL()) else { panic!("it waits") };
+    assert!(reason == "GatewayUncertain" && message.contains("answered 502"), "{reason}: {message}");
+    let later = now + Duration::from_secs(1);
+    assert!(door(&mut account, later).is_some() && account.second_of_work(500) == 1, "one message, to see");
+
+    let status = json!({"observedGeneration": 1, "conditions": [
+        {"type": "Ready", "status": "False", "reason": reason, "message": message,
+         "lastTransitionTime": "2026-11-23T10:00:00Z", "observedGeneration": 1},
+    ]});
+    for (generation, rows) in [(1, 1), (2, 500)] {
+        let mut next = Account::new();
+        enter(&mut next, &channel("uid", generation, &json!({}), &status), "token", now);
+        assert_eq!(next.second_of_work(500), rows, "generation {generation}");
+    }
+}
+
+#[test]
+fn a_provider_in_trouble_makes_the_channel_wait_also_in_the_next_process() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    enter(&mut account, &plain("uid", 1), "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    let down = |wait| ChannelEffect::Unavailable { detail: "131016: down".into(), wait };
+    (0..4).for_each(|_| account.feel(way, down(None), now, WALL()));
+    assert!(door(&mut account, now).is_some(), "it may be about the messages");
+    account.feel(way, down(None), now, WALL());
+    assert_eq!(door(&mut account, now), None);
+    let Health::Waiting(reason, message) = account.health(true, now, WALL()) else { panic!("it waits") };
+    assert!(reason == "GatewayUnavailable" && message.contains("131016: down"), "{reason}: {message}");
+    let status = json!({"observedGeneration": 1, "conditions": [
+        {"type": "Ready", "status": "False", "reason": reason, "message": message,
+         "lastTransitionTime": "2026-11-23T10:00:00Z", "observedGeneration": 1},
+    ]});
+    let mut next = Account::new();
+    enter(&mut next, &channel("uid", 1, &json!({}), &status), "token", now);
+    assert_eq!(next.second_of_work(500), 1, "one message, to see");
+    account.feel(way, down(Some(Duration::from_secs(120))), now, WALL());
+    assert!(matches!(account.health(true, now, WALL()), Health::Throttled(_)), "it said how long");
+}
+
+#[test]
+fn a_wait_in_the_answer_of_a_server_that_is_not_available_is_kept() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    enter(&mut account, &plain("uid", 1), "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    let wait = Some(Duration::from_secs(120));
+    account.feel(way, ChannelEffect::Uncertain { detail: "503".into(), wait }, now, WALL());
+    assert_eq!(door(&mut account, now + Duration::from_secs(119)), None);
+    let until = "2026-11-23T10:02:00Z".parse().expect("time");
+    assert_eq!(account.health(true, now, WALL()), Health::Throttled(until));
+}
+
+#[path = "account/lookup_tests.rs"]
+mod lookups;
+#[path = "account/reading_tests.rs"]
+mod reading_again;
+#[path = "account/reported_tests.rs"]
+mod reported_by_receipts;

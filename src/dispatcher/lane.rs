@@ -1,6 +1,8 @@
 //! One Broadcast on a channel: its claimed windows, and which of its chats is next.
 
-use std::collections::{HashMap, VecDeque};
+mod window;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +17,11 @@ use crate::domain::summary::PageSummary;
 use crate::domain::text::cut_to_line;
 use crate::ledger::{ClaimedRow, PlannedWindow, RecordedClaim};
 use crate::observed::Observed;
+pub(super) use window::Due;
+use window::OpenWindow;
 
-/// Results are stored at least this often while a window is being sent, so that a crash leaves little Unknown and a
-/// person who watches sees progress.
-const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at whether a stop is still in the status that it was stored in.
+const STOP_AGAIN: Duration = Duration::from_secs(1);
 
 /// One Broadcast on a channel.
 pub(super) struct Lane {
@@ -34,7 +37,11 @@ pub(super) struct Lane {
     generation: Option<i64>,
     /// What stops it, also while nothing in its status says so yet.
     stop: Option<StopStatus>,
+    /// When to store it at the earliest if its status does not say it: `None` while that is being done.
+    stop_again: Option<Instant>,
     breaker: Breaker,
+    /// Whether somebody has let it go on after a stop: what receipts say of its first messages is known then.
+    has_gone_on: bool,
 }
 
 enum Window {
@@ -44,23 +51,6 @@ enum Window {
         policy: SendPolicy,
     },
     Open(OpenWindow),
-}
-
-struct OpenWindow {
-    claim: Arc<RecordedClaim>,
-    todo: VecDeque<ClaimedRow>,
-    in_flight: usize,
-    results: Vec<(usize, Row)>,
-    oldest_result: Option<Instant>,
-    is_recording: bool,
-}
-
-/// Results to be stored now.
-pub(super) struct Due {
-    pub(super) page: usize,
-    pub(super) claim: Arc<RecordedClaim>,
-    pub(super) results: Vec<(usize, Row)>,
-    pub(super) is_last: bool,
 }
 
 impl Lane {
@@ -83,8 +73,35 @@ impl Lane {
             resting: HashMap::new(),
             generation: broadcast.metadata.generation,
             stop: None,
+            stop_again: None,
             breaker: Breaker::default(),
+            has_gone_on: false,
         })
+    }
+
+    /// Goes on with the stop of an earlier lane of the same Broadcast, whose status was lost and is there again.
+    pub(super) fn take_up(&mut self, stop: &StopStatus, now: Instant) {
+        if self.generation == Some(stop.observed_generation) {
+            self.stop = Some(stop.clone());
+            self.stop_again = Some(now);
+        }
+    }
+
+    /// Why it stopped by itself, to be stored again: somebody has put its status back, or has taken the stop out of it.
+    pub(super) fn lost_stop(&mut self, broadcast: &Broadcast, now: Instant) -> Option<StopStatus> {
+        let stop = self.stop.as_ref()?;
+        let stored = broadcast.status.as_ref().and_then(|status| status.stop.as_ref());
+        let is_stored = stored.is_some_and(|stored| stored.observed_generation == stop.observed_generation);
+        if is_stored || self.stop_again.is_none_or(|again| now < again) {
+            return None;
+        }
+        self.stop_again = None;
+        Some(stop.clone())
+    }
+
+    /// Its stop is stored. What is in view may be a little older.
+    pub(super) fn stop_stored(&mut self, now: Instant) {
+        self.stop_again = Some(now + STOP_AGAIN);
     }
 
     /// Takes in what may change while sending: pacing, retry, onUnknown.
@@ -107,9 +124,12 @@ impl Lane {
             self.generation = broadcast.metadata.generation;
             if self.stop.take().is_some() {
                 self.breaker.reset();
+                self.has_gone_on = true;
             }
         }
-        let counts = broadcast.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
+        let status = broadcast.status.as_ref();
+        self.has_gone_on |= status.is_some_and(|status| status.settled_time.is_some());
+        let counts = status.and_then(|status| status.counts).unwrap_or_default();
         if counts.sent + counts.delivered + counts.read > 0 {
             self.breaker.prove();
         }
@@ -120,12 +140,34 @@ impl Lane {
 
     /// Takes in what an answer means for the whole Broadcast. Returns what is to be stored when it stops by that.
     pub(super) fn judge(&mut self, settled: &Settled) -> Option<StopStatus> {
-        let failed = settled.row.as_ref().filter(|row| self.breaker.note(row));
+        let row = settled.row.as_ref();
+        let failed = row.and_then(|row| Some((self.breaker.note(row, settled.is_unlisted)?, row)));
         let (reason, code, message) = match (&settled.stop, failed) {
             (Some(BroadcastStop { reason, code, detail }), _) => (*reason, code, detail),
-            (None, Some(row)) => (StopReason::FirstMessagesFailed, &row.code, &row.detail),
+            (None, Some((reason, row))) => (reason, &row.code, &row.detail),
             (None, None) => return None,
         };
+        self.stop_by(reason, code, message)
+    }
+
+    /// Takes in what receipts tell of its first messages: all of them were taken, and failed alike. Returns what is to be stored when it
+    /// stops by that.
+    pub(super) fn judge_receipts(
+        &mut self,
+        broadcast: &Broadcast,
+        observed: &Observed,
+    ) -> Option<StopStatus> {
+        let counts = broadcast.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
+        let has_arrived = counts.delivered + counts.read > 0;
+        if self.has_gone_on || self.is_stopped() || has_arrived || !is_sending(broadcast, &self.uid) {
+            return None;
+        }
+        let first = observed.pages.first(&self.key.namespace, &self.uid, PageSummary::is_begun)?;
+        let error = first.failed_since.as_ref()?;
+        self.stop_by(StopReason::FirstMessagesFailed, &error.code, &error.message)
+    }
+
+    fn stop_by(&mut self, reason: StopReason, code: &str, message: &str) -> Option<StopStatus> {
         self.drop_unsent();
         if self.is_stopped() {
             return None;
@@ -137,12 +179,18 @@ impl Lane {
             observed_generation: self.generation.unwrap_or_default(),
         };
         self.stop = Some(stop.clone());
+        self.stop_again = None;
         Some(stop)
     }
 
     /// Whether it stopped by itself, and nobody has changed its spec since.
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_some()
+    }
+
+    /// Why it stopped by itself.
+    pub(super) fn stop(&self) -> Option<&StopStatus> {
+        self.stop.as_ref()
     }
 
     /// Treats answers by this policy from now on. Rows that it would not send are forgotten: when their claim is released
@@ -155,7 +203,7 @@ impl Lane {
         self.resting.clear();
         for window in self.windows.values_mut() {
             if let Window::Open(open) = window {
-                open.todo.retain(|row| policy.due(&row.before).is_some());
+                open.keep_due(&policy);
             }
         }
     }
@@ -166,7 +214,7 @@ impl Lane {
             .values()
             .map(|window| match window {
                 Window::Claiming { rows, .. } => *rows,
-                Window::Open(open) => open.todo.len(),
+                Window::Open(open) => open.unsent(),
             })
             .sum()
     }
@@ -179,7 +227,7 @@ impl Lane {
     /// The next page that may have rows to send and is not being sent.
     pub(super) fn next_page(&self, observed: &Observed, now: Instant) -> Option<Arc<PageSummary>> {
         let max_attempts = self.policy.max_attempts();
-        observed.pages.of(&self.key.namespace, &self.uid).into_iter().find(|page| {
+        observed.pages.first(&self.key.namespace, &self.uid, |page| {
             let resendable = if self.policy.resend { page.unknown_below(max_attempts) } else { 0 };
             let open = page.counts.pending + resendable > 0;
             let resting = self.resting.get(&page.index).is_some_and(|until| now < *until);
@@ -193,12 +241,7 @@ impl Lane {
     /// When a page that rests may be looked at again.
     pub(super) fn wakes_in(&self, now: Instant) -> Option<Duration> {
         let rests = self.resting.values().map(|until| until.saturating_duration_since(now));
-        let results = self.windows.values().filter_map(|window| match window {
-            Window::Open(OpenWindow { oldest_result: Some(since), is_recording: false, .. }) => {
-                Some((*since + RECORD_INTERVAL).saturating_duration_since(now))
-            }
-            _ => None,
-        });
+        let results = self.open_windows().filter_map(|open| open.records_in(now));
         rests.filter(|wait| !wait.is_zero()).chain(results).min()
     }
 
@@ -224,35 +267,34 @@ impl Lane {
     }
 
     /// Takes in a stored claim.
-    pub(super) fn open(&mut self, mut claim: RecordedClaim, sendable: impl Fn(&Row) -> bool) {
+    pub(super) fn opened(&mut self, claim: RecordedClaim, sendable: impl Fn(&Row) -> bool) {
         let page = claim.window().index;
-        let todo = claim.take_sends().into_iter().filter(|row| sendable(&row.before)).collect();
-        let open = OpenWindow {
-            claim: Arc::new(claim),
-            todo,
-            in_flight: 0,
-            results: Vec::new(),
-            oldest_result: None,
-            is_recording: false,
-        };
-        self.windows.insert(page, Window::Open(open));
+        self.windows.insert(page, Window::Open(OpenWindow::new(claim, sendable)));
     }
 
-    /// Whether a chat is ready, and if its pace forbids it now, how long to wait.
+    /// Whether a chat is ready and may be sent to before others are answered, and if its pace forbids it now, how long to wait.
     pub(super) fn ready_in(&self, now: Instant) -> Option<Duration> {
-        let has_row =
-            self.windows.values().any(|window| matches!(window, Window::Open(open) if !open.todo.is_empty()));
-        has_row.then(|| self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now)))
+        let has_row = self.open_windows().any(|open| open.unsent() > 0);
+        let has_room = || {
+            let room = self.breaker.room();
+            room.is_none_or(|room| self.open_windows().map(OpenWindow::in_flight).sum::<usize>() < room)
+        };
+        (has_row && has_room()).then(|| self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now)))
+    }
+
+    fn open_windows(&self) -> impl Iterator<Item = &OpenWindow> {
+        self.windows.values().filter_map(|window| match window {
+            Window::Open(open) => Some(open),
+            Window::Claiming { .. } => None,
+        })
     }
 
     /// Takes the next chat, to be sent now.
     pub(super) fn take(&mut self, now: Instant) -> Option<(usize, ClaimedRow)> {
-        let (page, open) = self.windows.iter_mut().find_map(|(page, window)| match window {
-            Window::Open(open) if !open.todo.is_empty() => Some((*page, open)),
-            _ => None,
+        let (page, row) = self.windows.iter_mut().find_map(|(page, window)| match window {
+            Window::Open(open) => open.take().map(|row| (*page, row)),
+            Window::Claiming { .. } => None,
         })?;
-        let row = open.todo.pop_front()?;
-        open.in_flight += 1;
         if let Some(rate) = &mut self.rate {
             rate.take(now);
         }
@@ -261,12 +303,8 @@ impl Lane {
 
     /// Takes in the answer to one request; `result` is what is to be recorded, if anything.
     pub(super) fn answered(&mut self, page: usize, row: usize, result: Option<Row>, now: Instant) {
-        if let Some(Window::Open(open)) = self.windows.get_mut(&page) {
-            open.in_flight = open.in_flight.saturating_sub(1);
-            if let Some(result) = result {
-                open.results.push((row, result));
-                open.oldest_result.get_or_insert(now);
-            }
+        if let Some(open) = self.open_window(page) {
+            open.answered(row, result, now);
         }
     }
 
@@ -274,42 +312,56 @@ impl Lane {
     pub(super) fn drop_unsent(&mut self) {
         for window in self.windows.values_mut() {
             if let Window::Open(open) = window {
-                open.todo.clear();
+                open.drop_unsent();
             }
         }
     }
 
     /// Results that are to be stored now: of windows that are done, and of those that have waited long enough.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
-        let mut due = Vec::new();
-        for (page, window) in &mut self.windows {
-            let Window::Open(open) = window else { continue };
-            let is_last = open.todo.is_empty() && open.in_flight == 0;
-            let has_waited = open.oldest_result.is_some_and(|since| now >= since + RECORD_INTERVAL);
-            if open.is_recording || !(is_last || has_waited) {
-                continue;
-            }
-            open.is_recording = true;
-            open.oldest_result = None;
-            let results = std::mem::take(&mut open.results);
-            due.push(Due { page: *page, claim: open.claim.clone(), results, is_last });
-        }
-        due
+        let due = self.windows.iter_mut().filter_map(|(page, window)| match window {
+            Window::Open(open) => open.due(*page, now),
+            Window::Claiming { .. } => None,
+        });
+        due.collect()
+    }
+
+    /// Results that wait for others of their page to be stored, when nobody will look after them any more.
+    pub(super) fn rest(&mut self) -> Vec<Due> {
+        let rest = self.windows.iter_mut().filter_map(|(page, window)| match window {
+            Window::Open(open) => open.rest(*page),
+            Window::Claiming { .. } => None,
+        });
+        rest.collect()
     }
 
     /// Results are stored. After the last ones the window is gone.
     pub(super) fn recorded(&mut self, page: usize, was_last: bool) {
         if was_last {
             self.windows.remove(&page);
-        } else if let Some(Window::Open(open)) = self.windows.get_mut(&page) {
-            open.is_recording = false;
+        } else if let Some(open) = self.open_window(page) {
+            open.recorded();
+        }
+    }
+
+    /// Results of a window are lost. What of it is in flight is still recorded; then its claim is as that of a dead process.
+    pub(super) fn lost_results(&mut self, page: usize) {
+        if let Some(open) = self.open_window(page) {
+            open.lost_results();
+        }
+    }
+
+    fn open_window(&mut self, page: usize) -> Option<&mut OpenWindow> {
+        match self.windows.get_mut(&page) {
+            Some(Window::Open(open)) => Some(open),
+            _ => None,
         }
     }
 
     /// The page of an open window.
     pub(super) fn page_key(&self, page: usize) -> Option<ObjectKey> {
         match self.windows.get(&page) {
-            Some(Window::Open(open)) => Some(open.claim.window().page.clone()),
+            Some(Window::Open(open)) => Some(open.claim().window().page.clone()),
             _ => None,
         }
     }

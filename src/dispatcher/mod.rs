@@ -5,6 +5,7 @@
 
 mod account;
 mod lane;
+mod polling;
 mod sender;
 mod status;
 
@@ -21,6 +22,7 @@ use crate::address_guard::AddressPolicy;
 use crate::api::Broadcast;
 use crate::clock;
 use crate::domain::ids::ObjectKey;
+use crate::journal::Journal;
 use crate::lease::{Leases, Tenure, Tenures};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -34,6 +36,8 @@ pub struct Context {
     pub client: Client,
     /// For claims and results.
     pub ledger: Arc<Ledger>,
+    /// For what providers say of messages when they are asked.
+    pub journal: Arc<Journal>,
     /// What this process sees.
     pub observed: Observed,
     /// For which channels it may send.
@@ -66,7 +70,16 @@ pub struct SenderDied {
 ///
 /// # Errors
 /// When a channel's task died.
-pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(), SenderDied> {
+pub fn run(
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+) -> impl Future<Output = Result<(), SenderDied>> + Send {
+    // Before anybody waits for it: whoever never does is noticed too.
+    context.pulse.begin(&Loop::Dispatcher, clock::monotonic());
+    dispatch(context, shutdown)
+}
+
+async fn dispatch(context: Arc<Context>, shutdown: CancellationToken) -> Result<(), SenderDied> {
     let mut changes = context.observed.changes();
     let mut tenures = context.leases.tenures();
     let mut senders = Senders::default();
@@ -76,7 +89,9 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) -> Result<(
         let wanted = wanted(&context.observed);
         senders.forget_gone(&context.metrics, &wanted);
         context.leases.want(wanted);
-        senders.follow(&context, &tenures.borrow_and_update());
+        // A copy: whoever changes them must not wait for what follows.
+        let held = tenures.borrow_and_update().clone();
+        senders.follow(&context, &held);
         tokio::select! {
             () = shutdown.cancelled() => {}
             changed = changes.changed() => if changed.is_err() { break },
@@ -113,13 +128,17 @@ impl Senders {
     /// is ending, no other begins.
     fn follow(&mut self, context: &Arc<Context>, tenures: &Tenures) {
         for running in self.running.values() {
-            if tenures.get(&running.tenure.channel) != Some(&running.tenure) {
+            let is_withdrawn = tenures.get(&running.tenure.channel) != Some(&running.tenure);
+            if is_withdrawn && !running.end.is_cancelled() {
+                tracing::info!(channel = %running.tenure.channel, "stops sending for the channel, which is to be another replica's");
                 running.end.cancel();
             }
         }
         for tenure in tenures.values() {
             if self.running.values().all(|running| running.tenure.channel != tenure.channel) {
                 let end = CancellationToken::new();
+                tracing::info!(channel = %tenure.channel, "sends for the channel");
+                context.pulse.begin(&Loop::Sender(tenure.channel.clone()), clock::monotonic());
                 let sender = Sender::new(context.clone(), tenure.clone()).run(end.clone());
                 self.known.insert(tenure.channel.clone());
                 self.running.insert(self.tasks.spawn(sender).id(), Running { tenure: tenure.clone(), end });
@@ -148,7 +167,10 @@ impl Senders {
         };
         let Running { tenure, .. } = self.running.remove(&id).expect("should know the tenure of every task");
         match died {
-            None => Ok(tenure),
+            None => {
+                tracing::info!(channel = %tenure.channel, "nothing more of the channel is in flight, giving it back");
+                Ok(tenure)
+            }
             Some(source) => Err(SenderDied { channel: tenure.channel, source }),
         }
     }
@@ -171,4 +193,67 @@ fn unfinished_channel(broadcast: &Broadcast) -> Option<ObjectKey> {
     let resolved = status.resolved.as_ref()?;
     let unfinished = status.audience_digest.is_some() && status.completion_time.is_none();
     unfinished.then(|| ObjectKey::new(broadcast.namespace().unwrap_or_default(), &resolved.channel_ref.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::admin::Readiness;
+    use crate::domain::ids::ReplicaId;
+    use crate::events;
+    use crate::journal::JournalSettings;
+    use crate::lease::{LeaseSettings, LeaseTimes};
+
+    /// Longer than any loop may take to go round.
+    const LONG: Duration = Duration::from_secs(61);
+
+    /// A dispatcher in a cluster that answers nothing of use.
+    fn context() -> Arc<Context> {
+        let service = tower::service_fn(|_: Request<Body>| async {
+            let response = Response::builder().status(500).body(Body::empty());
+            Ok::<_, Infallible>(response.expect("a response"))
+        });
+        let client = Client::new(service, "broadcast-system");
+        let (observed, ..) = Observed::new(client.clone(), Vec::new());
+        let ledger = Arc::new(Ledger::new(client.clone(), observed.pages.clone()));
+        let settings = LeaseSettings::fake(LeaseTimes::default());
+        let metrics = Metrics::new();
+        let (leases, _) = Leases::new(client.clone(), settings, Readiness::default(), metrics.clone());
+        let recorder = events::recorder(client.clone(), &ledger);
+        let (addresses, pulse) = (Arc::new(AddressPolicy::new(Vec::new())), Pulse::default());
+        let journal = Journal::new(
+            client.clone(),
+            ledger.clone(),
+            observed.clone(),
+            metrics.clone(),
+            JournalSettings::default(),
+        );
+        let journal = Arc::new(journal);
+        Arc::new(Context { client, ledger, journal, observed, leases, addresses, pulse, metrics, recorder })
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_never_goes_round_is_noticed() {
+        let context = context();
+        let stopped = || context.pulse.stopped(clock::monotonic() + LONG).unwrap_or_default();
+        let dispatcher = run(context.clone(), CancellationToken::new());
+        assert!(stopped().starts_with("the dispatcher has not moved"), "{}", stopped());
+        drop(dispatcher);
+        context.pulse.end(&Loop::Dispatcher);
+
+        let channel = ObjectKey::new("shop", "sms");
+        let tenure = Tenure::new(channel.clone(), ReplicaId::new("pod_0123456789".into()));
+        let mut senders = Senders::default();
+        // Its task gets no turn, because this one does not wait.
+        senders.follow(&context, &Tenures::from([(channel, tenure)]));
+        assert!(stopped().starts_with("the sender of channel shop/sms has not moved"), "{}", stopped());
+        senders.follow(&context, &Tenures::new());
+        senders.next_ended().await.expect("it ends as it should");
+        assert_eq!(stopped(), "");
+    }
 }

@@ -2,21 +2,22 @@
 //!
 //! All state is in this task; claims, requests and records run beside it and report back as events.
 
+mod looking;
 mod tasks;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::ResourceExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Way};
 use super::lane::{Lane, is_sending};
+use super::polling::Polling;
 use super::status::StatusWriter;
 use super::{Context, LONGEST_WAIT};
-use crate::api::{Broadcast, BroadcastChannel};
+use crate::api::{Broadcast, StopStatus};
 use crate::clock;
 use crate::domain::answer::Answer;
 use crate::domain::hold::{Books, Hold};
@@ -25,6 +26,7 @@ use crate::domain::rate::RateLimit;
 use crate::lease::Tenure;
 use crate::ledger::LedgerError;
 use crate::pulse::Loop;
+use looking::Begun;
 use tasks::{Answered, Claimed, Event, Wanted};
 
 /// Rows that are claimed ahead where there is no rate limit: two pages, so that the next page's claim is stored while
@@ -33,13 +35,20 @@ const UNLIMITED_AHEAD: usize = 500;
 /// A page whose claim or recovery failed is left alone for so long.
 const CLAIM_RETRY: Duration = Duration::from_secs(1);
 
+/// Longest wait for results to be stored before the channel is handed over all the same: what is not stored by then becomes
+/// Unknown, and one page that the API server does not take must not hold up all the others. A process that ends waits longer.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(20);
+
 /// The task of one channel.
 pub(super) struct Sender {
     context: Arc<Context>,
     key: ObjectKey,
     tenure: Tenure,
+    begun: Begun,
     account: Account,
     lanes: Vec<Lane>,
+    /// Why Broadcasts stopped whose lanes are gone: with their status, which may come back.
+    stops: HashMap<BroadcastUid, (ObjectKey, StopStatus)>,
     next_lane: usize,
     in_flight: usize,
     recovering: HashSet<ObjectKey>,
@@ -48,9 +57,11 @@ pub(super) struct Sender {
     /// When to look at all Broadcasts at the latest.
     next_look: Instant,
     status: StatusWriter,
+    polling: Polling,
     events: UnboundedSender<Event>,
     inbox: UnboundedReceiver<Event>,
-    is_ending: bool,
+    /// Since when nothing more is to be started.
+    ending_since: Option<Instant>,
 }
 
 impl Sender {
@@ -58,21 +69,26 @@ impl Sender {
         let (events, inbox) = mpsc::unbounded_channel();
         let key = tenure.channel.clone();
         let status = StatusWriter::new(context.clone(), key.clone());
+        let polling = tasks::start_polling(&context, &tenure, &events);
+        tasks::read_channel(&context, &key, &events);
         Self {
             context,
             key,
             tenure,
+            begun: Begun::Unread,
             account: Account::new(),
             lanes: Vec::new(),
+            stops: HashMap::new(),
             next_lane: 0,
             in_flight: 0,
             recovering: HashSet::new(),
             unrecovered: HashMap::new(),
             next_look: clock::monotonic(),
             status,
+            polling,
             events,
             inbox,
-            is_ending: false,
+            ending_since: None,
         }
     }
 
@@ -84,15 +100,17 @@ impl Sender {
             self.context.pulse.beat(&pulse, clock::monotonic());
             let changed = changes.has_changed().unwrap_or(false);
             changes.mark_unchanged();
-            self.is_ending |= end.is_cancelled();
+            if end.is_cancelled() {
+                self.ending_since.get_or_insert_with(clock::monotonic);
+            }
             self.look(changed);
             self.claim_ahead();
             let wait = self.send().min(self.status.wakes_in(clock::monotonic()));
             self.record();
+            self.allow_lookups();
             if self.is_done() {
                 self.context.pulse.end(&pulse);
-                self.status.finish().await;
-                return;
+                return self.finish().await;
             }
             tokio::select! {
                 event = self.inbox.recv() => {
@@ -104,22 +122,37 @@ impl Sender {
                     }
                 }
                 _ = changes.changed() => { changes.mark_changed(); }
-                () = end.cancelled(), if !self.is_ending => {}
+                () = end.cancelled(), if self.ending_since.is_none() => {}
                 () = clock::wait(wait) => {}
             }
         }
     }
 
+    /// Leaves what it knows of the account for whoever sends for the channel next.
+    async fn finish(mut self) {
+        self.record_rest();
+        let (now, wall) = (clock::monotonic(), clock::now());
+        let is_its = self.context.leases.is_named_by(&self.tenure);
+        let health = self.account.health(!self.lanes.is_empty(), now, wall);
+        self.status.finish(is_its.then(|| (health, self.account.day())), wall).await;
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending_since.is_some()
+    }
+
     fn is_done(&self) -> bool {
-        let is_idle =
-            self.in_flight == 0 && self.recovering.is_empty() && self.lanes.iter().all(Lane::is_idle);
-        is_idle && self.is_ending
+        let Some(since) = self.ending_since else { return false };
+        let is_answered = self.in_flight == 0 && self.recovering.is_empty();
+        let has_waited =
+            || clock::monotonic() >= since + HAND_OVER_PATIENCE && !self.context.leases.is_leaving();
+        is_answered && (self.lanes.iter().all(Lane::is_idle) || has_waited())
     }
 
     /// Takes in the caches.
     fn look(&mut self, changed: bool) {
         let (now, wall) = (clock::monotonic(), clock::now());
-        let channel = self.context.observed.channel(&self.key);
+        let channel = self.channel();
         if let Some(channel) = self.account.observe(channel.clone(), now, wall) {
             self.read_account(channel);
         }
@@ -148,58 +181,10 @@ impl Sender {
     /// Whether anything may be claimed or sent, as far as the channel and this replica are concerned.
     fn may_begin(&mut self, now: Instant) -> bool {
         let is_blind = self.context.observed.blind(&self.key.namespace).is_some();
-        !self.is_ending
+        !self.is_ending()
             && !is_blind
             && self.context.leases.holds(&self.tenure)
             && self.account.is_open(now, clock::now())
-    }
-
-    fn look_at_broadcasts(&mut self, channel: Option<&BroadcastChannel>, now: Instant) {
-        let broadcasts: Vec<Arc<Broadcast>> = self.context.observed.broadcasts.state_filter(|broadcast| {
-            broadcast.namespace().as_deref() == Some(&self.key.namespace)
-                && super::unfinished_channel(broadcast).is_some_and(|channel| channel == self.key)
-        });
-        for broadcast in &broadcasts {
-            let Some(uid) = broadcast.metadata.uid.as_deref() else { continue };
-            if !self.lanes.iter().any(|lane| lane.uid.as_str() == uid) {
-                let key = ObjectKey::new(&self.key.namespace, broadcast.name_any());
-                self.lanes.extend(Lane::new(broadcast, key));
-            }
-            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.uid.as_str() == uid) {
-                lane.observe(broadcast, channel, now);
-            }
-        }
-        for lane in &mut self.lanes {
-            let is_there = broadcasts.iter().any(|b| b.metadata.uid.as_deref() == Some(lane.uid.as_str()));
-            if !is_there {
-                lane.drop_unsent();
-            }
-        }
-        self.lanes.retain(|lane| {
-            !lane.is_idle() || broadcasts.iter().any(|b| b.metadata.uid.as_deref() == Some(lane.uid.as_str()))
-        });
-    }
-
-    /// Claims of processes that are gone become Unknown.
-    fn recover_orphans(&mut self, now: Instant) {
-        self.unrecovered.retain(|_, again| now < *again);
-        let orphans: Vec<(BroadcastUid, ObjectKey)> = self
-            .lanes
-            .iter()
-            .flat_map(|lane| {
-                let pages = self.context.observed.pages.of(&lane.key.namespace, &lane.uid);
-                pages.into_iter().map(|page| (lane.uid.clone(), page))
-            })
-            .filter(|(_, page)| {
-                page.claim.as_ref().is_some_and(|claim| !self.context.ledger.answers_for(claim))
-            })
-            .map(|(uid, page)| (uid, page.key.clone()))
-            .filter(|(_, page)| !self.recovering.contains(page) && !self.unrecovered.contains_key(page))
-            .collect();
-        for (uid, page) in orphans {
-            self.recovering.insert(page.clone());
-            self.spawn_recovery(uid, page);
-        }
     }
 
     /// Stores claims for about one second of work, shared evenly by the Broadcasts that have something to send.
@@ -219,9 +204,10 @@ impl Sender {
             if !self.may_send(lane) || budget < ahead.div_ceil(2) {
                 continue;
             }
-            if let Some(page) = lane.next_page(&self.context.observed, now) {
+            if let Some(page) = lane.next_page(&self.context.observed, now)
+                && let Some(wanted) = self.wanted(lane)
+            {
                 let plan = lane.window(&page, 0..0);
-                let wanted = self.wanted(lane);
                 let policy = lane.policy;
                 self.lanes[index].begin_claim(&page, budget);
                 self.spawn_claim(plan, wanted, policy, budget);
@@ -238,7 +224,7 @@ impl Sender {
             let look = self.next_look.saturating_duration_since(now);
             let wakes = wakes.min().unwrap_or(LONGEST_WAIT).min(look);
             let ready = self.lanes.iter().filter_map(|lane| lane.ready_in(now)).min();
-            let Some(ready) = ready.filter(|_| !self.is_ending) else { return wakes };
+            let Some(ready) = ready.filter(|_| !self.is_ending()) else { return wakes };
             if !ready.is_zero() {
                 return wakes.min(ready);
             }
@@ -281,6 +267,7 @@ impl Sender {
     fn take(&mut self, event: Event) {
         let now = clock::monotonic();
         match event {
+            Event::Began(channel) => self.begun = channel.map_or(Begun::Seen, Begun::Read),
             Event::Opened(version, read) => self.account.open(version, read, now),
             Event::Claimed { lane, page, result } => self.claimed(&lane, page, result, now),
             Event::Answered(answered) => self.answered(answered, now),
@@ -292,15 +279,19 @@ impl Sender {
                     lane.recorded(page, was_last);
                 }
             }
-            Event::StopStored => {}
-            Event::Recovered { page, result } => {
-                self.recovering.remove(&page);
-                if let Err(error) = result {
-                    tracing::warn!(%page, %error, "claim of an earlier process is not recovered yet");
-                    self.unrecovered.insert(page, now + CLAIM_RETRY);
-                    self.next_look = self.next_look.min(now + CLAIM_RETRY);
+            Event::ResultsLost { lane, page } => {
+                tracing::error!(channel = %self.key, page, "results were lost: what is not recorded becomes Unknown");
+                if let Some(lane) = self.lane(&lane) {
+                    lane.lost_results(page);
                 }
             }
+            Event::StopStored { lane } => {
+                if let Some(lane) = self.lane(&lane) {
+                    lane.stop_stored(now);
+                }
+            }
+            Event::Recovered { page, result } => self.recovered(page, result, now),
+            Event::LookupRefused(refused) => self.account.lookup_refused(&refused, now),
         }
     }
 
@@ -318,7 +309,7 @@ impl Sender {
         match result {
             Ok(Claimed::Window(claim)) => {
                 let policy = lane.policy;
-                lane.open(claim, |row| policy.due(row).is_some_and(|due| due <= wall));
+                lane.opened(claim, |row| policy.due_by(row, wall).is_some_and(|due| due <= wall));
             }
             Ok(Claimed::NotBefore(time)) => {
                 let wait = Duration::try_from(time.duration_since(wall)).unwrap_or(Duration::ZERO);
@@ -346,6 +337,7 @@ impl Sender {
             let ids = &self.context.observed.pages.message_ids;
             ids.note(&token.broadcast, token.page, std::iter::once((token.row, message_id.as_str())));
         }
+        let answer = answer.map(|answer| self.account.weigh(door, answer));
         let Some(lane) = self.lane(&token.broadcast) else { return };
         let Some(answer) = answer else {
             lane.answered(token.page, token.row, None, now);
@@ -362,14 +354,15 @@ impl Sender {
         }
     }
 
-    /// The Broadcast of a lane, in the version of its spec by which it may be claimed from.
-    fn wanted(&self, lane: &Lane) -> Wanted {
-        let observed = self.context.observed.broadcast(&lane.key);
-        Wanted {
+    /// The Broadcast of a lane and its channel, in the versions by which it may be claimed from.
+    fn wanted(&self, lane: &Lane) -> Option<Wanted> {
+        let broadcast = self.context.observed.broadcast(&lane.key)?;
+        Some(Wanted {
             key: lane.key.clone(),
             uid: lane.uid.clone(),
-            generation: observed.and_then(|broadcast| broadcast.metadata.generation),
-        }
+            version: broadcast.metadata.resource_version.clone(),
+            channel: self.context.observed.channel(&self.key)?,
+        })
     }
 
     fn lane(&mut self, uid: &BroadcastUid) -> Option<&mut Lane> {

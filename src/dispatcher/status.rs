@@ -24,6 +24,9 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two writes for the number of messages alone: each wakes everybody who watches channels.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Tries of the last write, where others write the status too.
+const LAST_TRIES: usize = 3;
+
 /// What was to be shown, and on which version of the channel that was compared with what stands there: a later version may
 /// be that of an earlier write, or of somebody who changed the status.
 #[derive(PartialEq)]
@@ -110,13 +113,49 @@ impl StatusWriter {
         }
     }
 
-    /// Waits for the write under way.
-    pub(super) async fn finish(self) {
+    /// Waits for the write under way, and writes what is known last, for whoever sends for the channel next: at most once a second
+    /// is too seldom for that. `None`: it is another one's to write already.
+    pub(super) async fn finish(self, last: Option<(Health, &mut DayCount)>, wall: Timestamp) {
         if let Some(writing) = self.writing {
             // A write that panicked has nothing to say any more.
             let _ = writing.await;
         }
+        let Some((health, sent)) = last else { return };
+        let api: Api<BroadcastChannel> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
+        for _ in 0..LAST_TRIES {
+            let Ok(before) = within(api.get(&self.key.name)).await else { return };
+            let Some(status) = last_status(&before, &health, sent, wall) else { return };
+            let next = BroadcastChannel { status: Some(status), ..before.clone() };
+            match within(api.replace_status(&self.key.name, &PostParams::default(), &next)).await {
+                Err(error) if error.is_conflict() => {}
+                Err(error) => {
+                    tracing::warn!(channel = %self.key, %error, "failed to write the last status of a channel");
+                    return;
+                }
+                Ok(written) => return tell(&self.context, &self.key, &before, &written).await,
+            }
+        }
     }
+}
+
+/// The status of a channel that somebody else sends for from now on; `None` when it stands there already. What was never read says
+/// nothing of the account, and what was never written says nothing at all.
+fn last_status(
+    channel: &BroadcastChannel,
+    health: &Health,
+    sent: &mut DayCount,
+    wall: Timestamp,
+) -> Option<ChannelStatus> {
+    let shown = channel.status.as_ref()?;
+    let active = usize::try_from(shown.active_broadcasts).unwrap_or_default();
+    let status = channel_status(channel, health, active, sent, wall);
+    let counted = || ChannelStatus {
+        sent_last24_hours: status.sent_last24_hours,
+        sent_by_hour: status.sent_by_hour.clone(),
+        ..shown.clone()
+    };
+    let status = if *health == Health::Opening { counted() } else { status };
+    (status != *shown).then_some(status)
 }
 
 fn without_count(status: &ChannelStatus) -> ChannelStatus {
@@ -128,19 +167,22 @@ async fn write(context: Arc<Context>, key: ObjectKey, channel: BroadcastChannel,
     let before = channel.clone();
     let next = BroadcastChannel { status: Some(status), ..channel };
     match within(api.replace_status(&key.name, &PostParams::default(), &next)).await {
-        Ok(written) => {
-            let conditions = |channel: &BroadcastChannel| {
-                channel.status.as_ref().map_or(&[][..], |status| &status.conditions).to_vec()
-            };
-            // Whoever takes a channel over opens it first: that is no news.
-            if Condition::find(&conditions(&written), "Ready").is_some_and(|ready| ready.reason == OPENING) {
-                return;
-            }
-            let span = tracing::info_span!("channel", namespace = key.namespace, channel = key.name);
-            let (before, after) = (conditions(&before), conditions(&written));
-            events::tell(&context.recorder, &written.object_ref(&()), &before, &after).instrument(span).await;
-        }
+        Ok(written) => tell(&context, &key, &before, &written).await,
         Err(error) if error.is_conflict() || error.is_not_found() => {}
         Err(error) => tracing::warn!(channel = %key, %error, "failed to write the status of a channel"),
     }
+}
+
+/// Tells in events what a write of the status has changed.
+async fn tell(context: &Context, key: &ObjectKey, before: &BroadcastChannel, written: &BroadcastChannel) {
+    let conditions = |channel: &BroadcastChannel| {
+        channel.status.as_ref().map_or(&[][..], |status| &status.conditions).to_vec()
+    };
+    // Whoever takes a channel over opens it first: that is no news.
+    if Condition::find(&conditions(written), "Ready").is_some_and(|ready| ready.reason == OPENING) {
+        return;
+    }
+    let span = tracing::info_span!("channel", namespace = key.namespace, channel = key.name);
+    let (before, after) = (conditions(before), conditions(written));
+    events::tell(&context.recorder, &written.object_ref(&()), &before, &after).instrument(span).await;
 }

@@ -8,9 +8,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::outcome::{Outcome, Row};
-use crate::api::{Retry, StopReason};
+pub use super::refusal::{Refusal, RefusalKind, SenderTrouble};
+use crate::api::{ErrorAction, Retry, StopReason};
 
-/// Seconds between two messages to a chat that gets too many, and doubled each time: the limit of `WhatsApp` is one in six seconds.
+/// Code of a chat that gets too many messages, of `WhatsApp`.
+const CHAT_LIMIT: &str = "131056";
+/// Seconds between two messages to such a chat, and doubled each time: its limit is one in six seconds.
 const CHAT_LIMIT_SECONDS: i64 = 6;
 /// Longest wait for such a chat, unless `spec.retry` has a longer one.
 const LONGEST_CHAT_WAIT_SECONDS: i64 = 60;
@@ -24,6 +27,8 @@ pub enum Answer {
         message_id: String,
         /// What keeps the message from going out at once, as the gateway's word for it; or empty.
         held: String,
+        /// It says that more at this speed would soon be too much.
+        is_near_limit: bool,
     },
     /// It surely did not take the message.
     Refused(Refusal),
@@ -38,6 +43,8 @@ pub enum Answer {
         code: String,
         /// What happened.
         detail: String,
+        /// How long it asked to wait.
+        wait: Option<Duration>,
     },
 }
 
@@ -45,83 +52,62 @@ impl Answer {
     /// It took the message, and sends it.
     #[must_use]
     pub fn accepted(message_id: impl Into<String>) -> Self {
-        Self::Accepted { message_id: message_id.into(), held: String::new() }
+        Self::Accepted { message_id: message_id.into(), held: String::new(), is_near_limit: false }
     }
 
     /// It surely did not take the message.
     #[must_use]
     pub fn refused(kind: RefusalKind, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Refused(Refusal { kind, code: code.into(), detail: detail.into(), wait: None })
+        Self::Refused(Refusal { kind, code: code.into(), detail: detail.into(), wait: None, besides: None })
     }
 
     /// It may or may not have taken the message.
     #[must_use]
     pub fn unknown(code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Unknown { code: code.into(), detail: detail.into() }
+        Self::Unknown { code: code.into(), detail: detail.into(), wait: None }
     }
 
-    /// The same with its detail written anew.
+    /// The same, and the gateway asked to wait so long.
     #[must_use]
-    pub fn with_detail(mut self, rewrite: impl FnOnce(&str) -> String) -> Self {
-        match &mut self {
-            Self::Accepted { .. } => {}
-            Self::Refused(Refusal { detail, .. })
-            | Self::Unreachable { detail }
-            | Self::Unknown { detail, .. } => *detail = rewrite(detail),
+    pub fn with_wait(mut self, asked: Option<Duration>) -> Self {
+        if let Self::Refused(Refusal { wait, .. }) | Self::Unknown { wait, .. } = &mut self {
+            *wait = asked;
         }
         self
     }
-}
 
-/// Why a gateway did not take a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What is to be done about it.
-    pub kind: RefusalKind,
-    /// The gateway's error code.
-    pub code: String,
-    /// What it said.
-    pub detail: String,
-    /// How long it asked to wait.
-    pub wait: Option<Duration>,
-}
+    /// The same with code and detail written anew.
+    #[must_use]
+    pub fn reworded(
+        mut self,
+        rewrite_code: impl FnOnce(&str) -> String,
+        rewrite_detail: impl FnOnce(&str) -> String,
+    ) -> Self {
+        match &mut self {
+            Self::Accepted { .. } => {}
+            Self::Unreachable { detail } => *detail = rewrite_detail(detail),
+            Self::Refused(Refusal { code, detail, .. }) | Self::Unknown { code, detail, .. } => {
+                *code = rewrite_code(code);
+                *detail = rewrite_detail(detail);
+            }
+        }
+        self
+    }
 
-/// What a refusal is about, and what is to be done. Every error code of a provider has one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefusalKind {
-    /// About this recipient: another try fails as well. The chat fails.
-    Permanent,
-    /// About this recipient: another try may succeed, by `spec.retry`.
-    Retryable,
-    /// About this recipient: another try may succeed in a day or so. The chat fails, and a restart may take it.
-    Later,
-    /// This recipient does not want messages of this sender. The chat fails, and is not sent to again.
-    OptedOut,
-    /// Too many messages to this recipient at once: this chat waits, the others go on.
-    ChatLimited,
-    /// Too many messages at once: the channel waits. No chat fails.
-    RateLimited,
-    /// A rule of the channel stops the Broadcast. No chat fails.
-    Stopped,
-    /// About what is sent: nobody can get it. The Broadcast stops. No chat fails.
-    Content,
-    /// About the sender: nothing can be sent. The channel stops. No chat fails.
-    Sender(SenderTrouble),
-}
-
-/// Why a gateway takes nothing from this sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SenderTrouble {
-    /// It refused the credentials, or they may not send.
-    AuthenticationFailed,
-    /// It restricted, blocked or closed the account or the sending number.
-    AccountRestricted,
-    /// The account has no money, or no way to pay.
-    PaymentRequired,
-    /// It answers with a redirect: the url of the channel is not the gateway's.
-    Redirected,
-    /// An error policy of the channel says so.
-    ByErrorPolicy,
+    /// The same, of a message whose media are this recipient's own, or those of everybody: what is wrong with them is trouble of
+    /// the one, or of the whole Broadcast.
+    #[must_use]
+    pub fn about_media(mut self, is_own: bool) -> Self {
+        if let Self::Refused(Refusal { kind, .. }) = &mut self {
+            *kind = match *kind {
+                RefusalKind::Media if is_own => RefusalKind::Permanent,
+                RefusalKind::Media => RefusalKind::Content,
+                RefusalKind::MediaNotFetched if is_own => RefusalKind::Retryable,
+                other => other,
+            };
+        }
+        self
+    }
 }
 
 /// What an answer means for the channel.
@@ -129,14 +115,30 @@ pub enum SenderTrouble {
 pub enum ChannelEffect {
     /// The gateway works.
     Working,
-    /// Nothing: the answer says nothing about the channel.
-    None,
+    /// The gateway works, and would soon not put up with this speed any more.
+    NearLimit,
     /// Send nothing for so long.
     Throttle(Option<Duration>),
     /// Send nothing until the cause is gone.
     Halt(SenderTrouble, String),
     /// Send nothing for a while, and then one message to see.
     Unreachable(String),
+    /// It is not known what became of the message. If that happens again and again, send nothing for a while, and then one message to
+    /// see.
+    Uncertain {
+        /// What happened.
+        detail: String,
+        /// Send nothing for so long in any case.
+        wait: Option<Duration>,
+    },
+    /// The gateway says that it is in trouble, and took nothing. If that happens again and again, send nothing for a while, and then
+    /// one message to see.
+    Unavailable {
+        /// What it said.
+        detail: String,
+        /// Send nothing for so long in any case.
+        wait: Option<Duration>,
+    },
 }
 
 /// Why a Broadcast stops, although its channel works: what it sends cannot be sent.
@@ -161,6 +163,8 @@ pub struct Settled {
     pub stop: Option<BroadcastStop>,
     /// The chat is not to be sent to again by this channel.
     pub is_opt_out: bool,
+    /// The chat fails by a code that is in no table.
+    pub is_unlisted: bool,
 }
 
 impl Settled {
@@ -169,9 +173,15 @@ impl Settled {
         Self { row: Some(row), ..Self::effect(ChannelEffect::Working) }
     }
 
+    /// The answer says that the channel works, and this of what is sent.
+    fn stop(reason: StopReason, code: String, detail: String) -> Self {
+        let stop = Some(BroadcastStop { reason, code, detail });
+        Self { stop, ..Self::effect(ChannelEffect::Working) }
+    }
+
     /// The answer says something of the channel alone.
     fn effect(effect: ChannelEffect) -> Self {
-        Self { row: None, effect, stop: None, is_opt_out: false }
+        Self { row: None, effect, stop: None, is_opt_out: false, is_unlisted: false }
     }
 }
 
@@ -205,21 +215,34 @@ impl SendPolicy {
             return None;
         }
         match row.time {
-            Some(last) if row.attempts > 0 => {
-                Some(last.saturating_add(self.backoff(row.attempts)).unwrap_or(last))
-            }
+            Some(last) if row.attempts > 0 => Some(last.saturating_add(self.backoff(row)).unwrap_or(last)),
             _ => Some(Timestamp::MIN),
         }
     }
 
-    /// Wait after try number `attempts`: doubled each time, within the limits. Only a chat that gets too many messages is tried more
-    /// often than `spec.retry` says, and never faster than that limit allows.
-    fn backoff(&self, attempts: u32) -> SignedDuration {
+    /// The same by a clock that says `now`. A last try that is farther in the future than any wait was noted by a clock that was
+    /// wrong: it holds nothing up.
+    #[must_use]
+    pub fn due_by(&self, row: &Row, now: Timestamp) -> Option<Timestamp> {
+        let due = self.due(row)?;
+        let longest = i64::from(self.retry.max_backoff_seconds).max(LONGEST_CHAT_WAIT_SECONDS);
+        let longest = SignedDuration::from_secs(longest);
+        let is_of_a_wrong_clock = row.time.is_some_and(|last| last.duration_since(now) > longest);
+        Some(if is_of_a_wrong_clock { now } else { due })
+    }
+
+    /// Wait after the last try of a row: doubled each time, within the limits. What is tried more often than `spec.retry` says, and a
+    /// chat that gets too many messages, is never tried faster than the limit of such a chat allows.
+    fn backoff(&self, row: &Row) -> SignedDuration {
         let doubled = |first: i64, exponent: u32| first.saturating_mul(1 << exponent.min(20));
         let first = i64::from(self.retry.min_backoff_seconds);
         let longest = i64::from(self.retry.max_backoff_seconds);
-        let seconds = doubled(first, attempts.saturating_sub(1)).min(longest);
-        let extra = attempts.checked_sub(self.max_attempts());
+        let before = row.attempts.saturating_sub(1);
+        let seconds = doubled(first, before).min(longest);
+        let extra = match row.code.as_str() {
+            CHAT_LIMIT => Some(before),
+            _ => row.attempts.checked_sub(self.max_attempts()),
+        };
         let longest = longest.max(LONGEST_CHAT_WAIT_SECONDS);
         let floor = extra.map_or(0, |extra| doubled(CHAT_LIMIT_SECONDS, extra).min(longest));
         SignedDuration::from_secs(seconds.max(floor))
@@ -230,44 +253,64 @@ impl SendPolicy {
     pub fn settle(&self, before: &Row, answer: Answer, now: Timestamp) -> Settled {
         let attempts = before.attempts.saturating_add(1);
         match answer {
-            Answer::Accepted { message_id, held } => {
+            Answer::Accepted { message_id, held, is_near_limit } => {
                 let row = Row::known(Outcome::Sent, attempts, now).with_message_id(&message_id);
                 let detail =
                     if held.is_empty() { "" } else { "the provider took the message and holds it back" };
-                Settled::row(row.with_error(&held, detail))
+                let effect = if is_near_limit { ChannelEffect::NearLimit } else { ChannelEffect::Working };
+                Settled { effect, ..Settled::row(row.with_error(&held, detail)) }
             }
             Answer::Refused(refusal) => self.settle_refusal(before, refusal, attempts, now),
-            Answer::Unknown { code, detail } => {
+            Answer::Unknown { code, detail, wait } => {
                 let row = Row::known(Outcome::Unknown, attempts, now).with_error(&code, &detail);
-                Settled { row: Some(row), ..Settled::effect(ChannelEffect::None) }
+                let detail = with_code(&code, detail);
+                Settled { row: Some(row), ..Settled::effect(ChannelEffect::Uncertain { detail, wait }) }
             }
             Answer::Unreachable { detail } => Settled::effect(ChannelEffect::Unreachable(detail)),
         }
     }
 
     fn settle_refusal(&self, before: &Row, refusal: Refusal, attempts: u32, now: Timestamp) -> Settled {
-        let Refusal { kind, code, detail, wait } = refusal;
+        let Refusal { kind, code, detail, wait, besides } = refusal;
+        let is_last = attempts >= self.max_attempts();
         let again = match kind {
-            RefusalKind::Permanent | RefusalKind::Later | RefusalKind::OptedOut => false,
-            RefusalKind::Retryable => attempts < self.max_attempts(),
-            RefusalKind::ChatLimited => true,
+            RefusalKind::Permanent
+            | RefusalKind::Unlisted
+            | RefusalKind::Later
+            | RefusalKind::OptedOut
+            | RefusalKind::Suppressed => false,
+            RefusalKind::Retryable => !is_last,
+            RefusalKind::MediaNotFetched if !is_last => true,
+            // It may be this message alone that something on the way does not let through, or that the provider is in trouble with:
+            // the others go first, and it fails by nothing.
+            RefusalKind::ChatLimited
+            | RefusalKind::Unavailable
+            | RefusalKind::Sender(SenderTrouble::UnexpectedAnswer) => true,
             RefusalKind::RateLimited => return Settled::effect(ChannelEffect::Throttle(wait)),
-            RefusalKind::Content | RefusalKind::Stopped => {
-                let reason = match kind {
-                    RefusalKind::Stopped => StopReason::ErrorPolicy,
-                    _ => StopReason::TemplateUnavailable,
-                };
-                let stop = Some(BroadcastStop { reason, code, detail });
-                return Settled { stop, ..Settled::effect(ChannelEffect::Working) };
+            RefusalKind::Stopped => return Settled::stop(StopReason::ErrorPolicy, code, detail),
+            RefusalKind::Content | RefusalKind::Media | RefusalKind::MediaNotFetched => {
+                return Settled::stop(StopReason::TemplateUnavailable, code, detail);
             }
             RefusalKind::Sender(trouble) => {
-                let detail = if detail.contains(&code) { detail } else { format!("{code}: {detail}") };
-                return Settled::effect(ChannelEffect::Halt(trouble, detail));
+                return Settled::effect(ChannelEffect::Halt(trouble, with_code(&code, detail)));
             }
         };
-        let outcome = self.after_refusal(before, again);
-        let row = Row::known(outcome, attempts, now).with_error(&code, &detail);
-        Settled { is_opt_out: kind == RefusalKind::OptedOut, ..Settled::row(row) }
+        let row = Row::known(self.after_refusal(before, again), attempts, now).with_error(&code, &detail);
+        let said = with_code(&code, detail.clone());
+        let effect = match (kind, besides) {
+            (RefusalKind::Unavailable, _) => ChannelEffect::Unavailable { detail: said, wait },
+            (RefusalKind::Sender(trouble), _) => ChannelEffect::Halt(trouble, said),
+            (_, Some(ErrorAction::StopChannel)) => ChannelEffect::Halt(SenderTrouble::ByErrorPolicy, said),
+            _ => ChannelEffect::Working,
+        };
+        let stops = besides == Some(ErrorAction::StopBroadcast);
+        Settled {
+            row: Some(row),
+            effect,
+            stop: stops.then_some(BroadcastStop { reason: StopReason::ErrorPolicy, code, detail }),
+            is_opt_out: kind == RefusalKind::OptedOut,
+            is_unlisted: kind == RefusalKind::Unlisted,
+        }
     }
 
     /// A refused try says nothing about an earlier try that got no answer: unless the gateway drops repeats, that one
@@ -282,115 +325,12 @@ impl SendPolicy {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("small")
-    }
-
-    fn policy(resend: bool, idempotent: bool) -> SendPolicy {
-        SendPolicy { retry: Retry::default(), resend, idempotent }
-    }
-
-    fn refused(retryable: bool) -> Answer {
-        let kind = if retryable { RefusalKind::Retryable } else { RefusalKind::Permanent };
-        Answer::refused(kind, "131026", "no")
-    }
-
-    fn outcome_of(policy: &SendPolicy, before: &Row, answer: Answer) -> Option<Outcome> {
-        policy.settle(before, answer, at(9)).row.map(|row| row.outcome)
-    }
-
-    #[test]
-    fn only_errors_about_the_recipient_fail_a_chat() {
-        let fresh = Row::pending();
-        let plain = policy(false, false);
-        assert_eq!(outcome_of(&plain, &fresh, refused(false)), Some(Outcome::Failed));
-        for answer in [
-            Answer::refused(RefusalKind::RateLimited, "130429", ""),
-            Answer::refused(RefusalKind::Content, "132015", ""),
-            Answer::refused(RefusalKind::Sender(SenderTrouble::AuthenticationFailed), "190", ""),
-            Answer::refused(RefusalKind::Sender(SenderTrouble::AccountRestricted), "131048", ""),
-            Answer::Unreachable { detail: String::new() },
-        ] {
-            assert_eq!(outcome_of(&plain, &fresh, answer), None);
-        }
-    }
-
-    #[test]
-    fn a_retryable_refusal_fails_the_chat_only_after_the_last_try() {
-        let plain = policy(false, false);
-        let second = Row::known(Outcome::Pending, 1, at(1));
-        let last = Row::known(Outcome::Pending, 2, at(1));
-        assert_eq!(outcome_of(&plain, &second, refused(true)), Some(Outcome::Pending));
-        assert_eq!(outcome_of(&plain, &last, refused(true)), Some(Outcome::Failed));
-    }
-
-    #[test]
-    fn a_chat_that_gets_too_many_messages_waits_longer_each_time_and_never_fails() {
-        let policy = SendPolicy {
-            retry: Retry { max_attempts: 2, min_backoff_seconds: 0, max_backoff_seconds: 0 },
-            ..policy(false, false)
-        };
-        let mut row = Row::pending();
-        let mut waits = Vec::new();
-        for _ in 0..5 {
-            let limited = Answer::refused(RefusalKind::ChatLimited, "131056", "pair rate");
-            row = policy.settle(&row, limited, at(100)).row.expect("a row");
-            assert_eq!(row.outcome, Outcome::Pending);
-            waits.push(policy.due(&row).expect("due").as_second() - 100);
-        }
-        assert_eq!(waits, [0, 6, 12, 24, 48]);
-    }
-
-    #[test]
-    fn an_opt_out_fails_the_chat_and_is_told() {
-        let settled = policy(false, false).settle(
-            &Row::pending(),
-            Answer::refused(RefusalKind::OptedOut, "131050", "stopped"),
-            at(9),
-        );
-        assert!(settled.is_opt_out);
-        assert_eq!(settled.row.map(|row| row.outcome), Some(Outcome::Failed));
-    }
-
-    #[test]
-    fn what_is_held_back_is_sent_with_the_providers_word_for_it() {
-        let held = Answer::Accepted { message_id: "wamid.1".into(), held: "paused".into() };
-        let row = policy(false, false).settle(&Row::pending(), held, at(9)).row.expect("a row");
-        assert_eq!((row.outcome, row.code.as_str()), (Outcome::Sent, "paused"));
-    }
-
-    #[test]
-    fn a_refused_resend_does_not_prove_that_the_first_try_failed() {
-        let before = Row::known(Outcome::Unknown, 1, at(1));
-        assert_eq!(outcome_of(&policy(true, false), &before, refused(false)), Some(Outcome::Unknown));
-        assert_eq!(outcome_of(&policy(true, true), &before, refused(false)), Some(Outcome::Failed));
-    }
-
-    #[test]
-    fn no_definite_answer_is_unknown() {
-        let lost = Answer::Unknown { code: "Timeout".into(), detail: String::new() };
-        assert_eq!(outcome_of(&policy(false, false), &Row::pending(), lost), Some(Outcome::Unknown));
-    }
-
-    #[test]
-    fn backoff_doubles_up_to_its_limit() {
-        let plain = policy(true, false);
-        let due = |attempts| plain.due(&Row::known(Outcome::Pending, attempts, at(100)));
-        assert_eq!(due(1), Some(at(105)));
-        assert_eq!(due(2), Some(at(110)));
-        assert_eq!(due(9), Some(at(400)));
-        assert_eq!(plain.due(&Row::pending()), Some(Timestamp::MIN));
-    }
-
-    #[test]
-    fn unknown_rows_are_sent_again_only_when_asked_and_not_for_ever() {
-        let unknown = |attempts| Row::known(Outcome::Unknown, attempts, at(100));
-        assert_eq!(policy(false, false).due(&unknown(1)), None);
-        assert_eq!(policy(true, false).due(&unknown(1)), Some(at(105)));
-        assert_eq!(policy(true, false).due(&unknown(3)), None);
-    }
+/// What a gateway said, with its code where it does not say that itself.
+#[must_use]
+pub fn with_code(code: &str, detail: String) -> String {
+    if detail.contains(code) { detail } else { format!("{code}: {detail}") }
 }
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

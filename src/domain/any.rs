@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use proptest::prelude::*;
 
+use super::fates::Fates;
 use super::outcome::{Outcome, Row};
 
 /// Every outcome.
@@ -91,6 +92,7 @@ pub(super) fn rows(number: usize) -> impl Strategy<Value = Vec<Row>> {
                 time: times[time],
                 attempts: attempts[tries],
                 message_id: ids[id].clone(),
+                fates: Fates::default(),
                 code: codes[code].clone(),
                 detail: details[detail].clone(),
             }

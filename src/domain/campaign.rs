@@ -31,27 +31,40 @@ pub enum Use {
     Abandoned,
 }
 
-/// Judges a key that is there by the Broadcast that is stored under the name of its owner.
+/// Whether a key is that of the Broadcast with this UID.
+#[must_use]
+pub fn is_own(campaign: &BroadcastCampaignSpec, uid: Option<&str>) -> bool {
+    uid == Some(&campaign.broadcast.uid)
+}
+
+/// Judges a key that is there by the Broadcast that is stored under the name of its owner, if there is one, and by whether that
+/// `has_begun`. `now` is the time of the API server: a clock that is ahead would free a key before its time.
 #[must_use]
 pub fn judge(
     campaign: &BroadcastCampaignSpec,
     uid: Option<&str>,
     owner: Option<&Broadcast>,
+    has_begun: bool,
     now: Timestamp,
 ) -> Use {
-    if uid == Some(&campaign.broadcast.uid) {
+    if is_own(campaign, uid) {
         return Use::Own;
     }
     if let Some(until) = &campaign.kept_until {
         return if now < until.0 { Use::Taken } else { Use::Free };
     }
-    let owner = owner.filter(|owner| owner.metadata.uid.as_ref() == Some(&campaign.broadcast.uid));
-    match owner {
+    match owner.filter(|owner| is_own(campaign, owner.metadata.uid.as_deref())) {
         None => Use::Abandoned,
-        // It may change until it began: then it had this one for nothing.
-        Some(owner) if owner.spec.campaign_key.as_ref() != Some(&campaign.key) => Use::Free,
+        // It may change until it began: then it had this one for nothing. One that has lost its status can be changed as well.
+        Some(owner) if has_other_key(campaign, owner) && !has_begun => Use::Free,
         Some(_) => Use::Taken,
     }
+}
+
+/// Whether a Broadcast has another key than this one by now, or none.
+#[must_use]
+pub fn has_other_key(campaign: &BroadcastCampaignSpec, owner: &Broadcast) -> bool {
+    owner.spec.campaign_key.as_ref() != Some(&campaign.key)
 }
 
 /// What a Broadcast keeps under its key from its start on. `None` without a key.
@@ -137,13 +150,15 @@ mod tests {
         let mut used = campaign_of(&first, at(0)).expect("a key").spec;
         assert_eq!(used.retention_seconds, 2_592_000, "30 days");
         let judge = |used: &BroadcastCampaignSpec, uid: &str, owner: Option<&Broadcast>, second| {
-            judge(used, Some(uid), owner, at(second))
+            judge(used, Some(uid), owner, false, at(second))
         };
         assert_eq!(judge(&used, "1", Some(&first), 0), Use::Own);
         assert_eq!(judge(&used, "2", Some(&first), 99_999_999), Use::Taken);
         assert_eq!(judge(&used, "2", None, 0), Use::Abandoned);
         assert_eq!(judge(&used, "2", Some(&broadcast("2", "spring")), 0), Use::Abandoned, "of the same name");
         assert_eq!(judge(&used, "2", Some(&broadcast("1", "summer")), 0), Use::Free, "it changed its key");
+        let sent = super::judge(&used, Some("2"), Some(&broadcast("1", "summer")), true, at(0));
+        assert_eq!(sent, Use::Taken, "it changed its key after it had sent");
         used.kept_until = Some(kept_until(60, at(100)));
         assert_eq!(judge(&used, "2", None, 159), Use::Taken);
         assert_eq!(judge(&used, "2", None, 160), Use::Free);

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::Conditions;
 use super::day_count::DayCount;
-use crate::api::{BroadcastChannel, ChannelStatus};
+use crate::api::{BroadcastChannel, ChannelStatus, Condition, TroubleReason};
 
 /// Reason of Throttled when the channel's own limit of the day is used up.
 pub const DAILY_LIMIT: &str = "DailyLimit";
@@ -76,7 +76,24 @@ pub fn channel_status(
         Health::Throttled(until) | Health::DayIsFull(until) => Some(Time(*until)),
         _ => None,
     };
+    // What receipts say is taken in when the channel has stopped for it, or somebody has changed its spec. That it was too fast stands
+    // there for a while: receipts of messages that went out before it slowed down are measured by that.
+    let reported = channel.status.as_ref().and_then(|status| status.reported.clone());
+    let reported = reported.filter(|reported| {
+        let is_taken_in = match reported.reason {
+            TroubleReason::RateLimited => reported.is_stale(now),
+            reason => matches!(health, Health::Stalled(stalled, _) if *stalled == reason.as_str()),
+        };
+        reported.observed_generation == generation && !is_taken_in
+    });
+    let before = channel.status.as_ref();
+    let was_stalled = before.is_some_and(|status| Condition::is_true(&status.conditions, "Stalled"));
+    let is_settled = was_stalled && !matches!(health, Health::Stalled(..));
+    let settled_time =
+        if is_settled { Some(Time(now)) } else { before.and_then(|status| status.settled_time.clone()) };
     ChannelStatus {
+        reported,
+        settled_time,
         observed_generation: generation,
         conditions: conditions.build(),
         throttled_until,
@@ -88,4 +105,52 @@ pub fn channel_status(
 
 fn in_progress<'a>(conditions: Conditions<'a>, reason: &str, message: &str) -> Conditions<'a> {
     conditions.with("Ready", false, reason, message).with("Reconciling", true, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{BroadcastChannelSpec, ProviderName, ReportedTrouble};
+
+    #[test]
+    fn what_receipts_report_stands_there_until_the_channel_has_stopped_for_it() {
+        let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(ProviderName::Http));
+        channel.metadata.generation = Some(1);
+        channel.status.get_or_insert_default().reported = Some(ReportedTrouble {
+            reason: TroubleReason::AccountRestricted,
+            code: "131031".into(),
+            message: String::new(),
+            observed_generation: 1,
+            time: Time(Timestamp::UNIX_EPOCH),
+        });
+        let is_there = |channel: &BroadcastChannel, health: &Health| {
+            let mut sent = DayCount::default();
+            channel_status(channel, health, 0, &mut sent, Timestamp::UNIX_EPOCH).reported.is_some()
+        };
+        assert!(is_there(&channel, &Health::Ready));
+        assert!(is_there(&channel, &Health::Stalled("AuthenticationFailed", String::new())));
+        assert!(!is_there(&channel, &Health::Stalled("AccountRestricted", String::new())));
+        channel.metadata.generation = Some(2);
+        assert!(!is_there(&channel, &Health::Ready));
+    }
+
+    #[test]
+    fn that_it_was_too_fast_stands_there_for_some_minutes() {
+        let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(ProviderName::WhatsApp));
+        channel.metadata.generation = Some(1);
+        channel.status.get_or_insert_default().reported = Some(ReportedTrouble {
+            reason: TroubleReason::RateLimited,
+            code: "130429".into(),
+            message: String::new(),
+            observed_generation: 1,
+            time: Time(Timestamp::UNIX_EPOCH),
+        });
+        for (second, expected) in [(0, true), (300, true), (301, false)] {
+            let now = Timestamp::from_second(second).expect("small");
+            for health in [Health::Ready, Health::Throttled(now)] {
+                let status = channel_status(&channel, &health, 0, &mut DayCount::default(), now);
+                assert_eq!(status.reported.is_some(), expected, "{second} s, {health:?}");
+            }
+        }
+    }
 }

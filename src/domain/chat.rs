@@ -43,6 +43,14 @@ impl fmt::Display for ChatProblem {
     }
 }
 
+/// What is to be done about a region that is no country.
+#[must_use]
+pub fn invalid_region(region: &str) -> String {
+    format!(
+        "spec.defaultRegion {region} is no country: give its two letters as in ISO 3166, such as ES or GB, or leave it out"
+    )
+}
+
 /// How the chats of one channel are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatRules {
@@ -62,6 +70,12 @@ impl ChatRules {
     #[must_use]
     pub fn of(channel: &BroadcastChannelSpec) -> Self {
         Self { provider: channel.provider, region: channel.default_region.clone() }
+    }
+
+    /// The region, if it is no country: then no number without a country code could be read.
+    #[must_use]
+    pub fn unknown_region(&self) -> Option<&str> {
+        self.region.as_deref().filter(|region| self.has_phones() && phone::country(region).is_none())
     }
 
     /// A chat as people write it, in its one form.
@@ -138,25 +152,6 @@ impl ChatRules {
     fn has_phones(&self) -> bool {
         matches!(self.provider, ProviderName::WhatsApp | ProviderName::Twilio | ProviderName::Periskope)
     }
-}
-
-/// Whether a chat, in its one form, is a group or channel: what is sent there has many readers.
-#[must_use]
-pub fn is_group(provider: ProviderName, chat: &str) -> bool {
-    match provider {
-        // Whatever network is behind it.
-        ProviderName::Http => chat.ends_with(GROUP) || is_below_zero(chat),
-        ProviderName::WhatsApp => is_cloud_group(chat),
-        // A bot can write to people by their number alone; names are those of public groups and channels.
-        ProviderName::Telegram => is_below_zero(chat) || chat.starts_with('@'),
-        ProviderName::Twilio => false,
-        ProviderName::Periskope => chat.ends_with(GROUP),
-    }
-}
-
-fn is_below_zero(chat: &str) -> bool {
-    chat.strip_prefix('-')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Ids of the Groups API are letters and digits, or base64.

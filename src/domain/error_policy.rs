@@ -4,20 +4,28 @@ use super::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
 use crate::api::{ErrorAction, ErrorRule};
 
 /// The answer as the first rule that names its code wants it. Only a definite no can be judged otherwise: whether a message may have
-/// been taken is no matter of rules.
+/// been taken is no matter of rules, and neither is that a recipient wants no more messages. There a rule can stop something besides.
 #[must_use]
 pub fn judged(rules: &[ErrorRule], answer: Answer) -> Answer {
     let Answer::Refused(refusal) = answer else { return answer };
-    let rule = rules.iter().find(|rule| rule.codes.contains(&refusal.code));
-    let Some(rule) = rule else { return Answer::Refused(refusal) };
-    let kind = match rule.action {
+    let Some(action) = action_of(rules, &refusal.code) else { return Answer::Refused(refusal) };
+    if refusal.kind == RefusalKind::OptedOut {
+        return Answer::Refused(Refusal { besides: Some(action), ..refusal });
+    }
+    let kind = match action {
         ErrorAction::Retry => RefusalKind::Retryable,
         ErrorAction::Fail => RefusalKind::Permanent,
         ErrorAction::StopBroadcast => RefusalKind::Stopped,
         ErrorAction::StopChannel => RefusalKind::Sender(SenderTrouble::ByErrorPolicy),
-        ErrorAction::Suppress => RefusalKind::OptedOut,
+        ErrorAction::Suppress => RefusalKind::Suppressed,
     };
     Answer::Refused(Refusal { kind, ..refusal })
+}
+
+/// What the first rule that names a code wants.
+#[must_use]
+pub fn action_of(rules: &[ErrorRule], code: &str) -> Option<ErrorAction> {
+    rules.iter().find(|rule| rule.codes.iter().any(|named| named == code)).map(|rule| rule.action)
 }
 
 #[cfg(test)]
@@ -46,7 +54,7 @@ mod tests {
             ("3", RefusalKind::Permanent),
             ("4", RefusalKind::Stopped),
             ("5", RefusalKind::Sender(SenderTrouble::ByErrorPolicy)),
-            ("6", RefusalKind::OptedOut),
+            ("6", RefusalKind::Suppressed),
             ("7", RefusalKind::Content),
         ] {
             let refused = |kind| Answer::refused(kind, code, "no");

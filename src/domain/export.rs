@@ -138,7 +138,7 @@ fn header(params: &BTreeSet<&str>) -> Vec<String> {
 
 fn line(recipient: &Recipient, row: &Row, params: &BTreeSet<&str>) -> Vec<String> {
     // Without `..`: a field that is added belongs into the log.
-    let Row { outcome, time, attempts, message_id, code, detail } = row;
+    let Row { outcome, time, attempts, message_id, fates: _, code, detail } = row;
     let fixed = [
         recipient.chat.clone(),
         name(*outcome).to_owned(),

@@ -28,6 +28,8 @@ pub struct Hold {
     pub token: String,
     /// For people: what was found, and what accepting it does, with the command at the end.
     pub message: String,
+    /// How many chats at least it is about, where that may grow.
+    pub chats: Option<i32>,
 }
 
 impl Hold {
@@ -52,7 +54,7 @@ impl Hold {
             namespace.as_deref().unwrap_or_default(),
             name.as_deref().unwrap_or_default()
         );
-        Self { reason, token, message }
+        Self { reason, token, message, chats: None }
     }
 
     /// The hold of a Broadcast that may have been sent to in a time of which nothing is known, unless a person has accepted it.
@@ -84,10 +86,10 @@ impl Hold {
     #[must_use]
     pub fn shown(broadcast: &Broadcast) -> Option<Self> {
         let status = broadcast.status.as_ref()?;
-        let HoldStatus { reason, token } = status.hold.clone()?;
+        let HoldStatus { reason, token, chats } = status.hold.clone()?;
         let message = Condition::find(&status.conditions, "Stalled").map_or("", |stalled| &stalled.message);
         let message = message.strip_prefix(NOT_OBEYED).unwrap_or(message).to_owned();
-        Some(Self { reason, token, message })
+        Some(Self { reason, token, message, chats })
     }
 
     /// Whether a person has accepted it.
@@ -106,7 +108,7 @@ impl Hold {
     /// What the status says of it.
     #[must_use]
     pub fn status(&self) -> HoldStatus {
-        HoldStatus { reason: self.reason, token: self.token.clone() }
+        HoldStatus { reason: self.reason, token: self.token.clone(), chats: self.chats }
     }
 }
 
@@ -129,6 +131,12 @@ fn token_of<'a>(
 #[must_use]
 pub fn accepted(broadcast: &Broadcast) -> Option<Hold> {
     Hold::shown(broadcast).filter(|hold| hold.is_accepted(broadcast))
+}
+
+/// Whether a person has accepted that a Broadcast goes on from its pages, without the status that it had.
+#[must_use]
+pub fn goes_on_without_status(broadcast: &Broadcast) -> bool {
+    accepted(broadcast).is_some_and(|hold| hold.reason == HoldReason::StatusLost)
 }
 
 fn annotated(broadcast: &Broadcast) -> Option<&String> {
@@ -203,12 +211,13 @@ pub fn batches_missing(
 pub fn batches_went_back(broadcast: &Broadcast, chats: i32) -> Hold {
     let counts = broadcast.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
     let standing = super::standing::Standing::of_broadcast(&counts);
-    let found = [standing.pending.to_string(), standing.evidence.to_string()];
+    let found = [standing.pending.to_string(), standing.evidence.to_string(), chats.to_string()];
     let says = format!(
         "the batches were put back in time: what became of {chats} chats at least is forgotten, so nothing more is sent. To \
          go on from what the batches say, with a second message to chats that are Pending again"
     );
-    Hold::new(broadcast, HoldReason::BatchesWentBack, found.iter().map(String::as_str), &says)
+    let hold = Hold::new(broadcast, HoldReason::BatchesWentBack, found.iter().map(String::as_str), &says);
+    Hold { chats: Some(chats), ..hold }
 }
 
 #[cfg(test)]

@@ -84,3 +84,9 @@ impl fmt::Display for ObjectKey {
 pub fn page_name(broadcast: &str, index: usize) -> String {
     format!("{broadcast}-{index:05}")
 }
+
+/// The Broadcast that a page of this name is of.
+#[must_use]
+pub fn broadcast_of(page_name: &str) -> &str {
+    page_name.rsplit_once('-').map_or(page_name, |(broadcast, _)| broadcast)
+}

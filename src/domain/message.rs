@@ -167,6 +167,15 @@ impl MessageTemplate {
         Ok(Content { text, format: *format, template: template.transpose()?, media: media.transpose()? })
     }
 
+    /// Whether the link of the media may be another one for each recipient. It may be a parameter of a template.
+    #[must_use]
+    pub fn has_own_media(&self) -> bool {
+        let MessageContent { template, media, .. } = &self.message;
+        let is_of_template = template.is_some() && media.is_none();
+        let has_parameters = self.environment.templates().next().is_some();
+        self.environment.get_template(URL).is_ok() || (is_of_template && has_parameters)
+    }
+
     /// Checks that every recipient that is not skipped gets a message.
     ///
     /// # Errors

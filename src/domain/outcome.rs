@@ -2,11 +2,15 @@
 //!
 //! Merging is the join of a semilattice: commutative, associative, idempotent and monotone. So it does not matter in
 //! which order the gateway's answer, its receipts and a recovered page come together, nor how often.
+//!
+//! A chat may have several messages, when a try without an answer was made again. That one of them arrived is good news whichever
+//! it was. That one of them failed says nothing of the others: the chat is Failed only when no message is left that was taken.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use jiff::Timestamp;
 
+use super::fates::Fates;
 use super::page_csv;
 use super::text::cut_to_line;
 pub use crate::api::OutcomeName as Outcome;
@@ -17,6 +21,8 @@ pub const MAX_DETAIL: usize = 160;
 pub const MAX_CODE: usize = 64;
 /// Longest message id kept, in bytes as they stand in a page. A longer one is dropped: half an id finds nothing.
 pub const MAX_MESSAGE_ID: usize = 128;
+/// What is between a message id and the fates of other messages in a page. An id with one is dropped.
+pub(super) const AFTER_ID: char = '\t';
 
 /// What is known of one chat of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +33,10 @@ pub struct Row {
     pub time: Option<Timestamp>,
     /// Tries so far.
     pub attempts: u32,
-    /// The gateway's id of the message, or empty.
+    /// The gateway's id of the message, or empty. Of several messages, one of them.
     pub message_id: String,
+    /// What became of the messages of this chat, unless outcome and message id say it: then it is empty.
+    pub(super) fates: Fates,
     /// Error code, or empty.
     pub code: String,
     /// What the gateway said, or empty.
@@ -44,6 +52,7 @@ impl Row {
             time: None,
             attempts: 0,
             message_id: String::new(),
+            fates: Fates::default(),
             code: String::new(),
             detail: String::new(),
         }
@@ -62,11 +71,18 @@ impl Row {
         Self { outcome, time: Some(time), attempts, ..Self::pending() }
     }
 
+    /// The same row with another text. It is cut as all are.
+    #[must_use]
+    pub fn with_detail(mut self, detail: &str) -> Self {
+        self.detail = cut_to_line(detail, MAX_DETAIL);
+        self
+    }
+
     /// The same row with the gateway's id of the message.
     #[must_use]
     pub fn with_message_id(mut self, id: &str) -> Self {
         id.clone_into(&mut self.message_id);
-        if page_csv::bytes_of(id) > MAX_MESSAGE_ID {
+        if page_csv::bytes_of(id) > MAX_MESSAGE_ID || id.contains(AFTER_ID) {
             self.message_id.clear();
         }
         self
@@ -89,12 +105,82 @@ impl Row {
     /// Takes in another view of the same chat. The greater evidence wins; message ids and attempts are kept of both.
     pub fn merge(&mut self, other: &Self) {
         let attempts = self.attempts.max(other.attempts);
-        let message_id = (&self.message_id).max(&other.message_id).clone();
-        if weight(other) > weight(self) {
+        // Ids that a guess names are dropped with it.
+        let message_id = match class(self).cmp(&class(other)) {
+            Ordering::Equal => (&self.message_id).max(&other.message_id),
+            Ordering::Less => &other.message_id,
+            Ordering::Greater => &self.message_id,
+        };
+        let message_id = message_id.clone();
+        let fates = self.all_fates().join(&other.all_fates());
+        let outcome = match weight(other) > weight(self) {
+            true => other.outcome,
+            false => self.outcome,
+        };
+        if reason_weight(other) > reason_weight(self) {
             self.clone_from(other);
         }
-        self.attempts = attempts;
-        self.message_id = message_id;
+        (self.attempts, self.message_id, self.outcome) = (attempts, message_id, outcome);
+        self.settle(fates);
+    }
+
+    /// Takes in that a message failed, without taking that for the outcome: another message of this chat may be on its way, and
+    /// nobody knows yet what became of it. When that is known, the failure counts.
+    pub fn note_failure(&mut self, failed: &Self) {
+        let outcome = self.outcome;
+        let fates = self.all_fates().join(&failed.all_fates());
+        if reason_weight(failed) > reason_weight(self) {
+            (self.time, self.code, self.detail) = (failed.time, failed.code.clone(), failed.detail.clone());
+        }
+        (self.outcome, self.attempts) = (outcome, self.attempts.max(failed.attempts));
+        self.settle(fates);
+    }
+
+    /// Makes a chat Failed whose every try is known to have failed.
+    pub(super) fn conclude(&mut self) {
+        let failures = u32::try_from(self.fates.failures()).unwrap_or(u32::MAX);
+        if self.outcome == Outcome::Unknown && self.fates.is_failure() && failures >= self.attempts {
+            self.outcome = Outcome::Failed;
+            self.settle(self.fates.clone());
+        }
+    }
+
+    /// What became of the messages of this chat, as far as it matters any more.
+    pub(super) fn all_fates(&self) -> Fates {
+        if self.fates.is_empty() { implied(self.outcome, &self.message_id) } else { self.fates.clone() }
+    }
+
+    /// Makes the outcome that of the messages, and keeps of them what the row does not say by itself.
+    fn settle(&mut self, fates: Fates) {
+        match self.outcome {
+            Outcome::Sent | Outcome::Failed if fates.is_failure() => self.outcome = Outcome::Failed,
+            Outcome::Sent | Outcome::Failed => self.outcome = Outcome::Sent,
+            // Somebody has it, or nobody ever will.
+            Outcome::Delivered | Outcome::Read | Outcome::Skipped => {
+                self.fates = Fates::default();
+                return;
+            }
+            Outcome::Pending | Outcome::Cancelled | Outcome::Unknown => {}
+        }
+        let is_implied = fates == implied(self.outcome, &self.message_id);
+        self.fates = if is_implied { Fates::default() } else { fates };
+    }
+}
+
+/// What a row says of its messages by itself.
+fn implied(outcome: Outcome, message_id: &str) -> Fates {
+    match outcome {
+        Outcome::Sent => Fates::taken(message_id),
+        Outcome::Failed => Fates::failed(message_id),
+        _ => Fates::default(),
+    }
+}
+
+/// Guesses, evidence, and what is decided for ever.
+fn class(row: &Row) -> u8 {
+    match row.outcome {
+        Outcome::Skipped => 2,
+        _ => u8::from(row.has_evidence()),
     }
 }
 
@@ -112,12 +198,19 @@ fn rank(outcome: Outcome) -> u8 {
     }
 }
 
-/// A total order over what a row says: evidence before guesses; among guesses the later try; among equals the one with
-/// a reason, and then the earlier one.
-fn weight(row: &Row) -> impl Ord + use<'_> {
-    let evidence = row.has_evidence() || row.outcome == Outcome::Skipped;
-    let try_number = if evidence { 0 } else { row.attempts };
-    (evidence, try_number, rank(row.outcome), !row.code.is_empty(), Reverse(row.time), &row.code, &row.detail)
+/// A total order over outcomes: evidence before guesses; among guesses the later try.
+fn weight(row: &Row) -> impl Ord + use<> {
+    let try_number = if class(row) == 0 { row.attempts } else { 0 };
+    (class(row), try_number, rank(row.outcome))
+}
+
+/// A total order over what rows say beside their outcome: a failure before everything but a delivery, else as their outcomes;
+/// among equals the one with a reason, and then the earlier one.
+fn reason_weight(row: &Row) -> impl Ord + use<'_> {
+    let is_over = rank(row.outcome) > rank(Outcome::Failed);
+    let of_failure = !is_over && row.all_fates().has_failure();
+    let by_outcome = (!of_failure).then(|| weight(row));
+    (is_over, of_failure, by_outcome, !row.code.is_empty(), Reverse(row.time), &row.code, &row.detail)
 }
 
 #[cfg(test)]

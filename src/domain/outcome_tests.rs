@@ -39,8 +39,8 @@ proptest! {
     fn merging_is_monotone(rows in any::rows(3)) {
         let [a, b, c] = &rows[..] else { panic!("three") };
         let both = merged(a, b);
-        prop_assert!(weight(&both) >= weight(a));
-        prop_assert!(both.attempts >= a.attempts && both.message_id >= a.message_id);
+        prop_assert!(class(&both) >= class(a) && both.attempts >= a.attempts);
+        prop_assert!(class(&both) > class(a) || both.message_id >= a.message_id);
         // What knows more before knows more after.
         let (less, more) = (merged(a, c), merged(&both, c));
         prop_assert_eq!(merged(&less, &more), more);
@@ -57,8 +57,37 @@ proptest! {
             // A delivery is stronger than a failure, and a failure than the word that it was taken.
             let order = [Outcome::Sent, Outcome::Failed, Outcome::Delivered, Outcome::Read];
             let strongest = order.into_iter().rfind(|outcome| [a.outcome, b.outcome].contains(outcome));
-            prop_assert_eq!(Some(both.outcome), strongest);
+            // Unless it is another message that failed.
+            let are_two = a.message_id != b.message_id && !a.message_id.is_empty() && !b.message_id.is_empty();
+            let is_left = are_two && [a.outcome, b.outcome].contains(&Outcome::Sent);
+            let expected = strongest.map(|outcome| match outcome {
+                Outcome::Failed if is_left => Outcome::Sent,
+                outcome => outcome,
+            });
+            prop_assert_eq!(Some(both.outcome), expected);
         }
+    }
+
+    #[test]
+    fn receipts_of_several_messages_come_to_the_same_in_any_order(rows in several_messages(), order in any::<[u8; 6]>()) {
+        let mut shuffled: Vec<(u8, &Row)> = order.into_iter().cycle().zip(&rows).collect();
+        shuffled.sort_by_key(|(place, _)| *place);
+        let join = |rows: &[&Row]| rows.iter().skip(1).fold(rows[0].clone(), |known, row| merged(&known, row));
+        let in_turn = join(&rows.iter().collect::<Vec<_>>());
+        let shuffled: Vec<&Row> = shuffled.into_iter().map(|(_, row)| row).collect();
+        prop_assert_eq!(&join(&shuffled), &in_turn);
+        // Also where two halves have come together before.
+        let (one, other) = shuffled.split_at(shuffled.len().div_ceil(2));
+        if !other.is_empty() {
+            prop_assert_eq!(&merged(&join(one), &join(other)), &in_turn);
+        }
+        // It is Failed when all that was taken has failed, and nothing arrived.
+        let has = |outcome, id: &str| rows.iter().any(|row| row.outcome == outcome && row.message_id == id);
+        let arrived = rows.iter().any(|row| matches!(row.outcome, Outcome::Delivered | Outcome::Read));
+        let is_left = ["a", "b", "c"].iter().any(|id| has(Outcome::Sent, id) && !has(Outcome::Failed, id));
+        let has_failed = rows.iter().any(|row| row.outcome == Outcome::Failed);
+        let fails = has_failed && !arrived && (!is_left || has(Outcome::Failed, ""));
+        prop_assert_eq!(in_turn.outcome == Outcome::Failed, fails);
     }
 
     #[test]
@@ -73,8 +102,28 @@ proptest! {
         let id = id.repeat(times);
         let kept = Row::pending().with_message_id(&id).message_id;
         prop_assert!(page_csv::bytes_of(&kept) <= MAX_MESSAGE_ID);
-        prop_assert!(kept == id || (kept.is_empty() && page_csv::bytes_of(&id) > MAX_MESSAGE_ID));
+        let is_kept = page_csv::bytes_of(&id) <= MAX_MESSAGE_ID && !id.contains(AFTER_ID);
+        prop_assert_eq!(kept, if is_kept { id } else { String::new() });
     }
+}
+
+/// What a gateway tells of up to three messages of one chat: answers, receipts, and failures that were only noted.
+fn several_messages() -> impl Strategy<Value = Vec<Row>> {
+    let outcome =
+        prop::sample::select(&[Outcome::Sent, Outcome::Failed, Outcome::Failed, Outcome::Delivered][..]);
+    let id = prop::sample::select(&["a", "b", "c", ""][..]);
+    let code = prop::sample::select(&["131026", "131049", ""][..]);
+    let row = (outcome, id, code, 0_i64..4, 1_u32..3).prop_map(|(outcome, id, code, second, attempts)| {
+        Row::known(outcome, attempts, at(second)).with_message_id(id).with_error(code, "")
+    });
+    let noted = (row.clone(), 1_u32..3).prop_map(|(row, attempts)| {
+        let mut unknown = Row::known(Outcome::Unknown, attempts, at(9)).with_error("Timeout", "");
+        let failed = Row { outcome: Outcome::Failed, ..row };
+        unknown.note_failure(&failed);
+        vec![unknown, failed]
+    });
+    prop::collection::vec(prop_oneof![4 => row.prop_map(|row| vec![row]), 1 => noted], 1..5)
+        .prop_map(|rows| rows.concat())
 }
 
 fn at(second: i64) -> Timestamp {
@@ -104,6 +153,39 @@ fn a_delivery_beats_failed_and_unknown() {
         row.merge(&Row::known(Outcome::Delivered, 0, at(9)));
         assert_eq!((row.outcome, row.code.as_str()), (Outcome::Delivered, ""));
     }
+}
+
+/// What becomes of a chat by these answers and receipts: the message that each is about, and its outcome.
+fn outcome_by(told: &[(&str, Outcome)]) -> Outcome {
+    let mut row = Row::known(Outcome::Unknown, 1, at(1));
+    for (second, (id, outcome)) in (2..).zip(told) {
+        row.merge(&Row::known(*outcome, 1, at(second)).with_message_id(id));
+    }
+    row.outcome
+}
+
+#[test]
+fn a_failure_of_an_earlier_try_does_not_turn_the_one_that_was_taken_since() {
+    use Outcome::{Delivered, Failed, Sent};
+    for (told, expected) in [
+        (&[("2", Sent), ("1", Failed)][..], Sent),
+        (&[("1", Failed), ("2", Sent)], Sent),
+        (&[("2", Sent), ("2", Failed)], Failed),
+        (&[("2", Sent), ("1", Failed), ("2", Failed)], Failed),
+        (&[("1", Failed), ("2", Failed), ("2", Sent)], Failed),
+        (&[("2", Sent), ("1", Delivered), ("2", Failed)], Delivered),
+        (&[("2", Sent), ("", Failed)], Failed),
+        (&[("", Sent), ("1", Failed)], Failed),
+    ] {
+        assert_eq!(outcome_by(told), expected, "{told:?}");
+    }
+}
+
+#[test]
+fn a_chat_whose_other_message_failed_is_sent_and_says_why_the_other_failed() {
+    let mut row = Row::known(Outcome::Sent, 2, at(5)).with_message_id("2");
+    row.merge(&Row::known(Outcome::Failed, 1, at(9)).with_message_id("1").with_error("131026", "no"));
+    assert_eq!((row.outcome, row.code.as_str(), row.message_id.as_str()), (Outcome::Sent, "131026", "2"));
 }
 
 #[test]

@@ -239,6 +239,28 @@ impl Page {
         *known != before
     }
 
+    /// Takes in what a receipt says of one row. That one of several messages failed is noted, and is not the outcome, while nobody
+    /// knows what became of the others: of a chat that is being sent to again, or was tried again without an answer. Returns
+    /// whether it changed anything.
+    pub fn merge_receipt(&mut self, row: usize, receipt: &Row) -> bool {
+        let Some(known) = self.rows.get(row) else { return false };
+        let names_its_message = receipt.outcome == Outcome::Failed && !receipt.message_id.is_empty();
+        if known.outcome != Outcome::Unknown || !names_its_message {
+            return self.merge(row, receipt);
+        }
+        // A claim that holds an Unknown row was made to send it again.
+        let is_claimed = self.claimed_rows().contains(&row);
+        if known.attempts <= 1 && !is_claimed {
+            return self.merge(row, receipt);
+        }
+        let before = known.clone();
+        self.rows[row].note_failure(receipt);
+        if !is_claimed {
+            self.rows[row].conclude();
+        }
+        self.rows[row] != before
+    }
+
     /// Takes in the answer to a request whose claim does not stand here any more, because another process took it for
     /// orphaned. What was accepted is true for ever. A refusal speaks of its own try alone: it says nothing of a chat that
     /// another claim holds, or that was tried again since.

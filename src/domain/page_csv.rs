@@ -1,11 +1,13 @@
 //! Rows of a page as CSV, both ways. What is read back is what was written, for every text that a user can put there.
 //! Only what a gateway said is cut where a page has no room for it, so that a page stays small whatever it says.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::outcome::{MAX_CODE, MAX_DETAIL, MAX_MESSAGE_ID, Outcome, Row};
+use super::fates::Fates;
+use super::outcome::{AFTER_ID, MAX_CODE, MAX_DETAIL, MAX_MESSAGE_ID, Outcome, Row};
 use super::page::{PageError, Recipient};
 
 /// Columns of the outcomes.
@@ -46,12 +48,28 @@ struct Cut {
 impl Cut {
     /// A message id is kept whole or not at all: half an id finds nothing. A row that was never sent keeps its reason,
     /// which its page was planned with.
-    fn of<'a>(&self, row: &'a Row) -> [&'a str; 3] {
+    fn of<'a>(&self, row: &'a Row) -> [Cow<'a, str>; 3] {
         if row.outcome == Outcome::Skipped {
-            return [&row.message_id, &row.code, &row.detail];
+            return [&row.message_id, &row.code, &row.detail].map(Cow::from);
         }
-        let id = if bytes_of(&row.message_id) > self.message_id { "" } else { &row.message_id };
-        [id, cut(&row.code, self.code), cut(&row.detail, self.detail)]
+        [self.id(row), cut(&row.code, self.code).into(), cut(&row.detail, self.detail).into()]
+    }
+
+    /// Where both do not fit, what failed is kept rather than the id, and the id rather than what was only taken.
+    fn id<'a>(&self, row: &'a Row) -> Cow<'a, str> {
+        let fits = |text: &str| bytes_of(text) <= self.message_id;
+        if !row.fates.is_empty() {
+            let whole = format!("{}{AFTER_ID}{}", row.message_id, row.fates);
+            if fits(&whole) {
+                return whole.into();
+            }
+            let alone = format!("{AFTER_ID}{}", row.fates);
+            if row.fates.has_failure() && fits(&alone) {
+                // The id may be that of a message that failed, and would be taken for the one that did not.
+                return alone.into();
+            }
+        }
+        if fits(&row.message_id) { row.message_id.as_str().into() } else { "".into() }
     }
 }
 
@@ -151,7 +169,8 @@ pub(super) fn write_outcomes(recipients: &[Recipient], rows: &[Row]) -> String {
         let time = row.time.map(|time| time.to_string()).unwrap_or_default();
         let attempts = row.attempts.to_string();
         let [message_id, code, detail] = cut.of(row);
-        let fields = [recipient.chat.as_str(), name(row.outcome), &time, &attempts, message_id, code, detail];
+        let fields =
+            [recipient.chat.as_str(), name(row.outcome), &time, &attempts, &message_id, &code, &detail];
         write(&mut writer, fields.into_iter());
     }
     finish(writer)
@@ -160,7 +179,8 @@ pub(super) fn write_outcomes(recipients: &[Recipient], rows: &[Row]) -> String {
 /// The first cut with which a page stays as small as it should.
 fn fitting_cut(recipients: &[Recipient], rows: &[Row]) -> Cut {
     let frames: usize = recipients.iter().map(|recipient| bytes_of(&recipient.chat) + OUTCOME_FRAME).sum();
-    let texts = |cut: &Cut| -> usize { rows.iter().flat_map(|row| cut.of(row)).map(bytes_of).sum() };
+    let texts =
+        |cut: &Cut| -> usize { rows.iter().flat_map(|row| cut.of(row)).map(|text| bytes_of(&text)).sum() };
     let planned: usize = recipients.iter().map(outcome_room).sum();
     let [whole, shorter @ ..] = CUTS;
     // A planned page always has this much room, and most pages need no more: then nothing else has to be counted.
@@ -199,11 +219,14 @@ fn read_row(record: &csv::StringRecord) -> Option<Row> {
         "" => None,
         text => Some(text.parse::<Timestamp>().ok()?),
     };
+    let (id, fates) = record[4].split_once(AFTER_ID).unwrap_or((&record[4], ""));
+    let (id, fates) = fates.parse().map_or((&record[4], Fates::default()), |fates| (id, fates));
     Some(Row {
         outcome: outcome(&record[1])?,
         time,
         attempts: record[3].parse().ok()?,
-        message_id: record[4].to_owned(),
+        message_id: id.to_owned(),
+        fates,
         code: record[5].to_owned(),
         detail: record[6].to_owned(),
     })

@@ -86,3 +86,17 @@ proptest! {
         prop_assert!(kept == field || bytes_of(&more) > most);
     }
 }
+
+#[test]
+fn what_became_of_other_messages_is_kept_beside_the_id_and_goes_before_it() {
+    let time = "2026-11-23T10:00:00Z".parse().expect("time");
+    let mut row = Row::known(Outcome::Sent, 2, time).with_message_id("wamid.2");
+    row.merge(&Row::known(Outcome::Failed, 1, time).with_message_id("wamid.1"));
+    assert!(row.fates.has_failure());
+    let recipient = Recipient { chat: "1".into(), skip: String::new(), params: BTreeMap::new() };
+    let text = write_outcomes(std::slice::from_ref(&recipient), std::slice::from_ref(&row));
+    let read = read_outcomes(std::slice::from_ref(&recipient), &text).expect("readable");
+    assert_eq!(read, [row.clone()]);
+    let cut = Cut { message_id: 10, ..LEAST };
+    assert_eq!(cut.of(&row)[0], "wamid.2");
+}

@@ -259,3 +259,68 @@ fn a_refusal_that_comes_late_says_nothing_of_a_chat_that_was_tried_again() {
     let outcomes: Vec<Outcome> = page.rows().iter().map(|row| row.outcome).collect();
     assert_eq!(outcomes, [Outcome::Unknown, Outcome::Sent, Outcome::Failed]);
 }
+
+/// A page of two chats whose answers were lost, which are being sent to again.
+fn sent_again() -> Page {
+    let recipient =
+        |chat: &str| Recipient { chat: chat.into(), skip: String::new(), params: BTreeMap::new() };
+    let mut page = Page::planned(vec![recipient("1"), recipient("2")]);
+    page.make_claim(&(0..2), false, &Incarnation::new("first".into()), 0, now()).expect("free");
+    page.orphan_claim(now());
+    page.make_claim(&(0..2), true, &Incarnation::new("second".into()), 0, now()).expect("free");
+    page
+}
+
+#[test]
+fn a_failure_of_the_first_message_waits_for_the_answer_to_the_second() {
+    let row = |outcome, id: &str| Row::known(outcome, 1, now()).with_message_id(id);
+    let failed = row(Outcome::Failed, "1").with_error("131026", "no");
+    let mut page = sent_again();
+    assert!(page.merge_receipt(0, &failed) && page.merge_receipt(1, &failed));
+    assert!(!page.merge_receipt(0, &failed), "it is noted once");
+    assert_eq!(page.counts().unknown, 2);
+    // The one is answered, the other is not.
+    page.merge(0, &row(Outcome::Sent, "2"));
+    page.orphan_claim(now());
+    page = reread(&page);
+    assert_eq!((page.rows()[0].outcome, page.rows()[1].outcome), (Outcome::Sent, Outcome::Unknown));
+    // Nobody knows what became of a second message, until it says so itself.
+    page.merge_receipt(1, &failed);
+    assert_eq!(page.rows()[1].outcome, Outcome::Unknown);
+    page.merge_receipt(1, &row(Outcome::Sent, "2"));
+    assert_eq!(page.rows()[1].outcome, Outcome::Sent);
+    for chat in 0..2 {
+        page.merge_receipt(chat, &row(Outcome::Failed, "2"));
+    }
+    assert_eq!(page.counts().failed, 2, "both messages of both failed");
+}
+
+#[test]
+fn a_failure_of_the_only_message_or_of_an_unnamed_one_counts_at_once() {
+    let recipient = Recipient { chat: "1".into(), skip: String::new(), params: BTreeMap::new() };
+    let mut page = Page::planned(vec![recipient]);
+    page.make_claim(&(0..1), false, &Incarnation::new("first".into()), 0, now()).expect("free");
+    page.orphan_claim(now());
+    page.merge_receipt(0, &Row::known(Outcome::Failed, 1, now()).with_message_id("1"));
+    assert_eq!(page.rows()[0].outcome, Outcome::Failed);
+    let mut page = sent_again();
+    page.merge_receipt(0, &Row::known(Outcome::Failed, 1, now()));
+    assert_eq!(page.rows()[0].outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_chat_is_failed_when_each_of_its_tries_is_known_to_have_failed_in_any_order() {
+    for ids in [["1", "2"], ["2", "1"]] {
+        let mut page = sent_again();
+        page.release_claim();
+        page.merge(0, &Row::known(Outcome::Unknown, 2, now()));
+        let failed = |id: &str| Row::known(Outcome::Failed, 1, now()).with_message_id(id);
+        page.merge_receipt(0, &failed(ids[0]));
+        assert!(!page.merge_receipt(0, &failed(ids[0])), "it is noted once");
+        assert_eq!(page.rows()[0].outcome, Outcome::Unknown, "the other one may have arrived");
+        page.merge_receipt(0, &failed(ids[1]));
+        assert_eq!(page.rows()[0].outcome, Outcome::Failed);
+        page.merge_receipt(0, &Row::known(Outcome::Delivered, 1, now()).with_message_id("1"));
+        assert_eq!(page.rows()[0].outcome, Outcome::Delivered);
+    }
+}

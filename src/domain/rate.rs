@@ -59,6 +59,11 @@ impl RateLimit {
     pub fn take(&mut self, now: Instant) {
         self.even_at = self.even_at.max(now) + self.interval;
     }
+
+    /// Gives back one that was taken and not used.
+    pub fn give_back(&mut self) {
+        self.even_at = self.even_at.checked_sub(self.interval).unwrap_or(self.even_at);
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use jiff::{Timestamp, Unit};
 
+use super::answer::{Answer, RefusalKind, SenderTrouble};
+use super::discretion::without_secret;
 use super::outcome::{Outcome, Row};
 
 /// Longest id that is looked up, in bytes: a token has about 50, a provider's message id at most 128.
@@ -15,10 +17,20 @@ const EARLIEST: Timestamp = Timestamp::constant(946_684_800, 0);
 pub struct Receipt {
     /// Token or message id.
     pub id: String,
+    /// Other ids of the same message, where the provider has several and the answer to it may have named any.
+    pub aliases: Vec<String>,
     /// What is known of its row by it.
     pub evidence: Row,
     /// The recipient wants no more messages of this sender.
     pub is_opt_out: bool,
+    /// What its code says of the sender: that nothing can be sent.
+    pub trouble: Option<SenderTrouble>,
+    /// Its code says that the sender was too fast.
+    pub is_too_fast: bool,
+    /// The recipient, where the provider names it; or empty.
+    pub chat: String,
+    /// The provider's id of the number that sent, where one webhook is that of several; or empty.
+    pub number: String,
 }
 
 /// A chat that wants no more messages, or wants them again, whatever message made it say so.
@@ -30,6 +42,19 @@ pub struct Preference {
     pub is_wanted: bool,
     /// The provider's code or word for it.
     pub code: String,
+    /// Since when.
+    pub time: Timestamp,
+    /// The provider's id of the number that it speaks of, where one webhook is that of several; or empty.
+    pub number: String,
+}
+
+impl Preference {
+    /// What a chat wants since `time`; since `now` where the provider does not say, or says a later time.
+    #[must_use]
+    pub fn new(chat: &str, is_wanted: bool, code: &str, time: Option<Timestamp>, now: Timestamp) -> Self {
+        let time = time.map_or(now, |time| believable(time, now));
+        Self { chat: chat.to_owned(), is_wanted, code: code.to_owned(), time, number: String::new() }
+    }
 }
 
 /// Everything that one request of a provider told.
@@ -41,6 +66,19 @@ pub struct Notices {
     pub preferences: Vec<Preference>,
     /// Items that could not be read: they are left out, so that they do not hold up the others for ever.
     pub malformed: usize,
+}
+
+/// What a provider said when it was asked what became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// This.
+    News(Receipt),
+    /// The message is still on its way.
+    NoNews,
+    /// It has no such message, and nothing can be learned of it any more.
+    Gone,
+    /// It did not say: the credentials or the speed are refused, it cannot be reached, or its answer cannot be read.
+    NotTold(Answer),
 }
 
 /// A request that cannot be read at all.
@@ -64,15 +102,64 @@ impl Receipt {
     pub fn new(id: &str, outcome: Outcome, time: Option<Timestamp>, now: Timestamp) -> Option<Self> {
         let time = time.map_or(now, |time| believable(time, now));
         let is_id = (1..=MAX_ID).contains(&id.len());
-        let receipt =
-            || Self { id: id.to_owned(), evidence: Row::known(outcome, 1, time), is_opt_out: false };
+        let receipt = || Self {
+            id: id.to_owned(),
+            aliases: Vec::new(),
+            evidence: Row::known(outcome, 1, time),
+            is_opt_out: false,
+            trouble: None,
+            is_too_fast: false,
+            chat: String::new(),
+            number: String::new(),
+        };
         is_id.then(receipt)
+    }
+
+    /// The same with other ids of the message.
+    #[must_use]
+    pub fn with_aliases<'a>(self, ids: impl IntoIterator<Item = &'a str>) -> Self {
+        let ids = ids.into_iter().filter(|id| (1..=MAX_ID).contains(&id.len()) && *id != self.id);
+        Self { aliases: ids.map(str::to_owned).collect(), ..self }
+    }
+
+    /// All ids of the message.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.id.as_str()).chain(self.aliases.iter().map(String::as_str))
     }
 
     /// The same with the provider's id of the message, for one that names its token.
     #[must_use]
     pub fn with_message_id(self, id: &str) -> Self {
         Self { evidence: self.evidence.with_message_id(id), ..self }
+    }
+
+    /// The same with what the provider's code for its error means: a refusal of the recipient, or trouble of the sender,
+    /// or that it was too fast.
+    #[must_use]
+    pub fn with_kind(self, kind: Option<RefusalKind>) -> Self {
+        match kind {
+            Some(RefusalKind::OptedOut) => Self { is_opt_out: true, ..self },
+            Some(RefusalKind::Sender(trouble)) => Self { trouble: Some(trouble), ..self },
+            Some(RefusalKind::RateLimited) => Self { is_too_fast: true, ..self },
+            _ => self,
+        }
+    }
+
+    /// The same with the recipient, as the provider names it.
+    #[must_use]
+    pub fn with_chat(self, chat: &str) -> Self {
+        Self { chat: chat.chars().take(MAX_ID).collect(), ..self }
+    }
+
+    /// The same without these secrets in what the provider says.
+    #[must_use]
+    pub fn without<'a>(self, secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let said = (self.evidence.code.clone(), self.evidence.detail.clone());
+        let told = |(code, detail): (String, String), secret| {
+            (without_secret(&code, secret), without_secret(&detail, secret))
+        };
+        let (code, detail) = secrets.into_iter().fold(said, told);
+        self.with_error(&code, &detail)
     }
 
     /// The same with the provider's error.

@@ -50,10 +50,7 @@ pub fn decide(child: &Broadcast, request: &RestartFrom, source: Option<&Broadcas
     let status = source.status.clone().unwrap_or_default();
     if let Some(by) = &status.restarted_by {
         if Some(&by.uid) != child.metadata.uid.as_ref() {
-            return refused(
-                "AlreadyRestarted",
-                format!("Broadcast {name} was restarted by {} already: restart that one", by.name),
-            );
+            return already_restarted(name, by);
         }
         return Decision::Go;
     }
@@ -69,6 +66,43 @@ pub fn decide(child: &Broadcast, request: &RestartFrom, source: Option<&Broadcas
         "waiting until Broadcast {name} is complete or stopped: to stop it, kubectl patch bc {name} --type=merge -p \
          '{{\"spec\":{{\"paused\":true}}}}'"
     ))
+}
+
+/// Decides about a source with closed batches that names no restart: a restart gave it back before it began, or its status was lost
+/// or is older than the restart. `by` is a restart that has begun with its chats, if one is left.
+#[must_use]
+pub fn decide_closed(child: &Broadcast, source: &Broadcast, by: Option<&ObjectRef>) -> Decision {
+    let name = source.metadata.name.as_deref().unwrap_or_default();
+    let is_given_back = source.status.as_ref().is_some_and(|status| status.given_back_by.is_some());
+    match by {
+        Some(by) if Some(&by.uid) != child.metadata.uid.as_ref() => already_restarted(name, by),
+        None if !is_given_back => refused(
+            "AlreadyRestarted",
+            format!(
+                "batches of Broadcast {name} were closed by a restart that is not known any more, so who has the message by it \
+                 is not known either. Find out from the gateway's books who does not have it, and send to those with a \
+                 Broadcast with recipients of its own"
+            ),
+        ),
+        Some(_) | None => Decision::Go,
+    }
+}
+
+/// Whether a Broadcast is a restart of this very source, as far as it says so itself.
+#[must_use]
+pub fn is_restart_of(child: &Broadcast, source: &Broadcast) -> bool {
+    let Some(request) = &child.spec.restart_from else { return false };
+    let taken = child.status.as_ref().and_then(|status| status.restarted_from.as_ref());
+    let uid = taken.map(|taken| &taken.uid).or(request.uid.as_ref());
+    source.metadata.name.as_ref() == Some(&request.name)
+        && (uid.is_none() || uid == source.metadata.uid.as_ref())
+}
+
+fn already_restarted(name: &str, by: &ObjectRef) -> Decision {
+    refused(
+        "AlreadyRestarted",
+        format!("Broadcast {name} was restarted by {} already: restart that one", by.name),
+    )
 }
 
 fn refused(reason: &'static str, message: String) -> Decision {
@@ -237,6 +271,36 @@ mod tests {
         taken.status.as_mut().expect("status").restarted_by =
             Some(ObjectRef { name: "sale-2".into(), uid: "u2".into() });
         assert_eq!(decide(&broadcast("sale-2", "u2"), &request(), Some(&taken)), Decision::Go);
+    }
+
+    #[test]
+    fn closed_batches_without_a_restart_are_those_of_one_that_is_found_or_gave_them_back() {
+        let by = |uid: &str| ObjectRef { name: "sale-2".into(), uid: uid.into() };
+        let child = broadcast("sale-3", "u3");
+        let mut closed = source(true, 0);
+        assert_eq!(reason(decide_closed(&child, &closed, None)), "AlreadyRestarted");
+        assert_eq!(decide_closed(&child, &closed, Some(&by("u3"))), Decision::Go, "its own");
+        closed.status.as_mut().expect("status").given_back_by = Some(by("u2"));
+        assert_eq!(decide_closed(&child, &closed, None), Decision::Go);
+        assert_eq!(reason(decide_closed(&child, &closed, Some(&by("u2")))), "AlreadyRestarted");
+    }
+
+    #[test]
+    fn a_restart_is_of_the_source_that_it_took_or_else_of_the_one_that_it_asks_for() {
+        let mut child = broadcast("sale-2", "u2");
+        assert!(!is_restart_of(&child, &source(true, 0)), "it is none");
+        for (asked, taken, is_it) in [
+            (None, None, true),
+            (Some("u1"), None, true),
+            (Some("u0"), None, false),
+            (None, Some("u1"), true),
+            (None, Some("u0"), false),
+        ] {
+            child.spec.restart_from = Some(RestartFrom { uid: asked.map(str::to_owned), ..request() });
+            let restarted_from = taken.map(|uid| ObjectRef { name: "sale".into(), uid: uid.into() });
+            child.status = Some(BroadcastStatus { restarted_from, ..BroadcastStatus::default() });
+            assert_eq!(is_restart_of(&child, &source(true, 0)), is_it, "{asked:?} {taken:?}");
+        }
     }
 
     #[test]

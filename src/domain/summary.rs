@@ -6,9 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::breaker::failed_since;
 use super::ids::ObjectKey;
 use super::outcome::{Outcome, Row};
 use super::page::{Page, Recipient};
+use super::polling::Waiting;
 use super::standing::Standing;
 use crate::api::{BatchCounts, ChatOutcome, Claim, OutcomeError};
 
@@ -49,11 +51,14 @@ impl Seen {
     /// With one page more.
     #[must_use]
     pub fn with(self, page: &PageSummary) -> Self {
-        Self {
-            pages: self.pages + 1,
-            standing: self.standing.with(page.standing()),
-            behind: self.behind + page.behind,
-        }
+        let seen = self.with_stored(page.standing());
+        Self { behind: seen.behind + page.behind, ..seen }
+    }
+
+    /// With one page more, of which no earlier version was seen.
+    #[must_use]
+    pub fn with_stored(self, page: Standing) -> Self {
+        Self { pages: self.pages + 1, standing: self.standing.with(page), ..self }
     }
 
     /// With a page less, one that it has.
@@ -63,6 +68,60 @@ impl Seen {
             pages: self.pages - 1,
             standing: self.standing.without(page.standing()),
             behind: self.behind - page.behind,
+        }
+    }
+}
+
+/// Rows of a page, a bit for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowSet(Box<[u64]>);
+
+impl RowSet {
+    /// The rows of which this says so, in their order.
+    #[must_use]
+    pub fn of(rows: impl ExactSizeIterator<Item = bool>) -> Self {
+        let mut words = vec![0; rows.len().div_ceil(64)];
+        for (row, _) in rows.enumerate().filter(|(_, is_in)| *is_in) {
+            words[row / 64] |= 1 << (row % 64);
+        }
+        Self(words.into())
+    }
+
+    /// Whether a row is among them.
+    #[must_use]
+    pub fn contains(&self, row: usize) -> bool {
+        self.0.get(row / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
+    }
+}
+
+/// How far a page had come, for whoever sees it again, or another one in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// UID of the page.
+    pub uid: String,
+    /// Its version.
+    pub resource_version: u64,
+    /// How far its rows were.
+    pub standing: Standing,
+    /// Rows that were being sent.
+    pub sending: i32,
+    /// Rows that an earlier version was further with.
+    pub behind: i32,
+    /// Whether anything of it may have been sent.
+    pub is_used: bool,
+}
+
+impl Reached {
+    /// How many rows at least are not as far in the page of this UID as they once were. A page in the place of one that was deleted is
+    /// either from a backup, or made by the operator for one that was given up: that has nothing but chats that are Unknown.
+    #[must_use]
+    pub fn lost_in(&self, uid: &str, now: Standing) -> i32 {
+        let is_given_up = now == Standing::default();
+        match self.uid == uid {
+            true => self.behind + now.chats_behind(self.standing),
+            false if !self.is_used || is_given_up => self.behind,
+            // What was being sent may have arrived, and no backup knows of it.
+            false => self.behind + now.chats_behind(self.standing) + self.sending.min(now.pending),
         }
     }
 }
@@ -86,6 +145,12 @@ pub struct PageSummary {
     pub sending: i32,
     /// Unknown rows, by how often they were tried.
     pub unknown_by_attempts: BTreeMap<u32, i32>,
+    /// Rows whose message the gateway has taken, and of which no failure is the outcome.
+    pub accepted: RowSet,
+    /// What became of its first messages, where all of them failed alike after they were taken. See [`failed_since`].
+    pub failed_since: Option<OutcomeError>,
+    /// Messages of which the last word is not known.
+    pub waiting: Option<Waiting>,
     /// UID of the page: one that was deleted and made anew is another page.
     pub uid: String,
     /// Version of the page that this speaks of.
@@ -113,6 +178,9 @@ impl PageSummary {
             claim: page.claim().cloned(),
             sending: i32::try_from(page.claimed_rows().len()).unwrap_or(i32::MAX),
             unknown_by_attempts,
+            accepted: RowSet::of(page.rows().iter().map(is_accepted)),
+            failed_since: failed_since(page.rows()).and_then(error_of),
+            waiting: Waiting::of(page.rows()),
             uid: place.uid,
             resource_version: place.resource_version,
             behind: 0,
@@ -126,14 +194,30 @@ impl PageSummary {
         Standing::of_page(&self.counts)
     }
 
-    /// The same page as somebody sees it who has seen `earlier` before.
+    /// How far it has come.
     #[must_use]
-    pub fn after(mut self, earlier: &Self) -> Self {
-        if self.uid == earlier.uid {
-            let lost = self.standing().chats_behind(earlier.standing());
-            self.behind = earlier.behind + lost;
+    pub fn reached(&self) -> Reached {
+        Reached {
+            uid: self.uid.clone(),
+            resource_version: self.resource_version,
+            standing: self.standing(),
+            sending: self.sending,
+            behind: self.behind,
+            is_used: self.was_used() || self.behind > 0,
         }
+    }
+
+    /// The page as somebody sees it who has seen it, or another one in its place, before.
+    #[must_use]
+    pub fn after(mut self, earlier: &Reached) -> Self {
+        self.behind = earlier.lost_in(&self.uid, self.standing());
         self
+    }
+
+    /// Whether a gateway has taken a message of it, or refused one.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.standing().evidence > 0
     }
 
     /// Whether anything of it may have been sent.
@@ -150,6 +234,12 @@ impl PageSummary {
     }
 }
 
+/// Whether a gateway has taken a message, as far as a row says. One that failed is not among them: what is heard of it then is more
+/// than how far it came.
+fn is_accepted(row: &Row) -> bool {
+    matches!(row.outcome, Outcome::Sent | Outcome::Delivered | Outcome::Read)
+}
+
 /// Rows of a page that a Broadcast's status may show.
 fn notable_of(page: &Page) -> Vec<ChatOutcome> {
     let all = page.rows().len() <= MAX_NOTABLE;
@@ -161,16 +251,18 @@ fn notable_of(page: &Page) -> Vec<ChatOutcome> {
 }
 
 fn chat_outcome(recipient: &Recipient, row: &Row) -> ChatOutcome {
-    let error =
-        (!row.code.is_empty()).then(|| OutcomeError { code: row.code.clone(), message: row.detail.clone() });
     ChatOutcome {
         chat: recipient.chat.clone(),
         outcome: row.outcome,
         time: row.time.map(whole_seconds),
         attempts: i32::try_from(row.attempts).unwrap_or(i32::MAX),
         message_id: (!row.message_id.is_empty()).then(|| row.message_id.clone()),
-        error,
+        error: error_of(row),
     }
+}
+
+fn error_of(row: &Row) -> Option<OutcomeError> {
+    (!row.code.is_empty()).then(|| OutcomeError { code: row.code.clone(), message: row.detail.clone() })
 }
 
 /// A time as a status holds it: the API server gives back whole seconds, and a status with more would never equal what
@@ -182,6 +274,60 @@ fn whole_seconds(time: Timestamp) -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_accepted_rows_are_those_with_a_message_that_was_taken() {
+        let time = "2026-11-23T10:00:00Z".parse().expect("time");
+        let recipient = |row: usize| Recipient {
+            chat: format!("1555{row:07}"),
+            skip: String::new(),
+            params: BTreeMap::new(),
+        };
+        let mut page = Page::planned((0..250).map(recipient).collect());
+        for (row, outcome) in [
+            (0, Outcome::Sent),
+            (63, Outcome::Delivered),
+            (64, Outcome::Read),
+            (65, Outcome::Failed),
+            (66, Outcome::Unknown),
+            (249, Outcome::Sent),
+        ] {
+            page.merge(row, &Row::known(outcome, 1, time));
+        }
+        let key = ObjectKey::new("shop", "sale-00000");
+        let place = Place { key, index: 0, uid: "1".into(), resource_version: 1 };
+        let accepted = PageSummary::of(place, &page).accepted;
+        let rows: Vec<usize> = (0..1000).filter(|row| accepted.contains(*row)).collect();
+        assert_eq!(rows, [0, 63, 64, 249]);
+    }
+
+    #[test]
+    fn a_page_in_the_place_of_a_used_one_must_not_know_less_unless_it_was_given_up() {
+        let standing = |pending, evidence| Standing { pending, evidence };
+        let used = Reached {
+            uid: "1".into(),
+            resource_version: 7,
+            standing: standing(100, 150),
+            sending: 40,
+            behind: 0,
+            is_used: true,
+        };
+        let untouched = Reached { standing: standing(250, 0), sending: 0, is_used: false, ..used.clone() };
+        let behind = Reached { behind: 3, ..used.clone() };
+        for (earlier, uid, now, lost) in [
+            (&used, "1", standing(100, 150), 0),
+            (&used, "1", standing(101, 150), 1),
+            (&used, "2", standing(60, 190), 40),
+            (&used, "2", standing(250, 0), 190),
+            (&used, "2", standing(0, 250), 0),
+            (&used, "2", standing(0, 0), 0),
+            (&untouched, "2", standing(500, 0), 0),
+            (&behind, "1", standing(60, 190), 3),
+            (&behind, "2", standing(0, 0), 3),
+        ] {
+            assert_eq!(earlier.lost_in(uid, now), lost, "{earlier:?} {uid} {now:?}");
+        }
+    }
 
     #[test]
     fn a_shown_outcome_is_the_same_after_it_was_stored() {

@@ -62,6 +62,37 @@ pub fn suppression_of(
     suppression
 }
 
+/// What a stored suppression becomes when the chat is to be suppressed again. `None`: it stays as it is. The later wish of a chat
+/// counts, and a wish counts more than a rule; what a person wrote is never changed.
+#[must_use]
+pub fn renewed(
+    stored: &BroadcastSuppressionSpec,
+    again: &BroadcastSuppressionSpec,
+) -> Option<BroadcastSuppressionSpec> {
+    let time = |spec: &BroadcastSuppressionSpec| spec.time.as_ref().map(|time| time.0.as_second());
+    let is_news = match stored.reason {
+        SuppressionReason::Manual => false,
+        SuppressionReason::ErrorPolicy => again.reason.is_wish(),
+        SuppressionReason::OptedOut | SuppressionReason::Blocked => {
+            again.reason.is_wish() && time(again) > time(stored)
+        }
+    };
+    is_news.then(|| BroadcastSuppressionSpec {
+        reason: again.reason,
+        code: again.code.clone(),
+        time: again.time.clone(),
+        ..stored.clone()
+    })
+}
+
+/// Whether a chat that wants messages again, since this time, takes a stored suppression back. A wish that was said after that is not
+/// taken back by one that came late; times are whole seconds, as the API server keeps them, and in the same one the stop counts.
+#[must_use]
+pub fn is_taken_back(stored: &BroadcastSuppressionSpec, since: Timestamp) -> bool {
+    let is_later = stored.time.as_ref().is_some_and(|time| time.0.as_second() >= since.as_second());
+    stored.reason.is_wish() && !is_later
+}
+
 /// Why a chat that a provider refuses for good, and for itself, is suppressed.
 #[must_use]
 pub fn reason_of(provider: ProviderName) -> SuppressionReason {

@@ -3,6 +3,8 @@
 //! The conditions follow kstatus: Reconciling while something goes on by itself, Stalled when it needs a person, and
 //! never Ready=False while stopped on purpose.
 
+mod ending;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -16,6 +18,9 @@ use crate::api::{
 
 /// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
 const MAX_SHOWN: usize = 50;
+
+/// Why a Broadcast waits whose channel is stopped.
+pub const CHANNEL_PAUSED: &str = "ChannelPaused";
 
 /// Everything that a status is made from.
 #[derive(Debug)]
@@ -66,6 +71,8 @@ enum State {
     Stopped(String),
     Stalled(String, String),
     Complete(&'static str, String),
+    /// Complete, and nobody has the message: that is no success.
+    Failed(&'static str, String),
 }
 
 /// The status to store.
@@ -80,7 +87,9 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
         status.hold = None;
     }
     // Whoever changes the spec lets it go on.
-    status.stop = status.stop.filter(|stop| stop.observed_generation == status.observed_generation);
+    if status.stop.take_if(|stop| stop.observed_generation != status.observed_generation).is_some() {
+        status.settled_time = Some(Time(observation.now));
+    }
     match observation.stage {
         Stage::Sealed => {
             let accepted = hold::accepted(broadcast).filter(|hold| !is_of_cluster(hold));
@@ -96,7 +105,7 @@ pub fn status_of(observation: &Observation<'_>) -> BroadcastStatus {
         Stage::Stalled(..) | Stage::Waiting(..) | Stage::Checked | Stage::Planning => {}
     }
     let state = state_of(&status, observation);
-    if let State::Complete(..) = state {
+    if let State::Complete(..) | State::Failed(..) = state {
         status.completion_time.get_or_insert(Time(observation.now));
     } else {
         status.completion_time = None;
@@ -211,7 +220,7 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
         };
     }
     if !open {
-        return State::Complete("Succeeded", summary(status.total.unwrap_or_default(), &counts));
+        return ending::of(status, &counts);
     }
     if broadcast.spec.paused {
         return if in_flight {
@@ -241,6 +250,7 @@ fn stop_name(reason: StopReason) -> &'static str {
         StopReason::TemplateUnavailable => "TemplateUnavailable",
         StopReason::ErrorPolicy => "StoppedByErrorPolicy",
         StopReason::FirstMessagesFailed => "FirstMessagesFailed",
+        StopReason::UnknownErrors => "UnknownErrors",
     }
 }
 
@@ -250,6 +260,7 @@ fn stop_message(stop: &StopStatus) -> String {
         StopReason::TemplateUnavailable => "the provider cannot send this message to anybody",
         StopReason::ErrorPolicy => "a rule of the channel's spec.errorPolicy stopped it",
         StopReason::FirstMessagesFailed => "the first messages all failed in the same way",
+        StopReason::UnknownErrors => "the last messages all failed with the same code, which is not known",
     };
     format!(
         "{what} ({code}: {message}); no further chat fails by it. To go on when the cause is gone, set spec.paused to true and back to \
@@ -261,9 +272,11 @@ fn stop_message(stop: &StopStatus) -> String {
 /// a Broadcast was complete does not change with its log.
 fn not_all_seen(status: &BroadcastStatus, observation: &Observation<'_>, how: &str) -> State {
     if status.completion_time.is_some() {
-        let reason = if status.restarted_by.is_some() { "Restarted" } else { "Succeeded" };
         let message = format!("complete; {} of the batches of its log {how}", observation.pages.len());
-        return State::Complete(reason, message);
+        return match status.restarted_by {
+            Some(_) => State::Complete("Restarted", message),
+            None => ending::as_before(status, message),
+        };
     }
     State::Progress("Planning".into(), "waiting until all batches of the log are in view".into())
 }
@@ -301,7 +314,7 @@ fn channel_state(observation: &Observation<'_>) -> State {
     }
     if channel.spec.paused {
         return State::Progress(
-            "ChannelPaused".into(),
+            CHANNEL_PAUSED.into(),
             "the channel's spec.paused is true: set it to false to go on".into(),
         );
     }
@@ -328,24 +341,6 @@ fn channel_state(observation: &Observation<'_>) -> State {
     }
 }
 
-fn summary(total: i32, counts: &Counts) -> String {
-    if total == 0 {
-        return "nothing to send: the source has no chat that failed or was not reached".into();
-    }
-    let mut text = format!("{} of {total} chats have the message", taken(counts));
-    for (number, what) in [
-        (counts.failed, "failed"),
-        (counts.unknown, "may or may not have it (a restart can include Unknown)"),
-        (counts.skipped, "skipped as invalid, repeated or suppressed"),
-        (counts.cancelled, "left over by a restart that was deleted: restart them again"),
-    ] {
-        if number > 0 {
-            text += &format!(", {number} {what}");
-        }
-    }
-    text
-}
-
 fn conditions_of(observation: &Observation<'_>, state: &State) -> Vec<Condition> {
     let Observation { broadcast, restart_refused, now, .. } = *observation;
     let generation = broadcast.metadata.generation.unwrap_or_default();
@@ -354,20 +349,21 @@ fn conditions_of(observation: &Observation<'_>, state: &State) -> Vec<Condition>
         State::Progress(..) | State::Stalled(..) => (false, false, false),
         State::Stopped(_) => (true, false, true),
         State::Complete(..) => (true, true, false),
+        State::Failed(..) => (false, true, false),
     };
     let (reason, message) = match state {
         State::Progress(reason, message) | State::Stalled(reason, message) => {
             (reason.as_str(), message.as_str())
         }
         State::Stopped(message) => ("Stopped", message.as_str()),
-        State::Complete(reason, message) => (*reason, message.as_str()),
+        State::Complete(reason, message) | State::Failed(reason, message) => (*reason, message.as_str()),
     };
     Conditions::after(previous, generation, now)
         .with("Ready", ready, reason, message)
         .with("Complete", complete, reason, message)
         .with("Suspended", suspended, reason, message)
         .with_if("Reconciling", matches!(state, State::Progress(..)), reason, message)
-        .with_if("Stalled", matches!(state, State::Stalled(..)), reason, message)
+        .with_if("Stalled", matches!(state, State::Stalled(..) | State::Failed(..)), reason, message)
         .with_if(
             "RestartRefused",
             restart_refused.is_some(),

@@ -356,29 +356,42 @@ fn a_broadcast_that_stopped_by_itself_needs_a_person_and_goes_on_when_its_spec_i
     broadcast.metadata.generation = Some(4);
     let going_on = judge(&broadcast, Some(&channel()), page(&[Sent, Pending], 0..0));
     assert_eq!(going_on.stop, None);
+    assert!(going_on.settled_time.is_some() && stopped.settled_time.is_none());
     assert!(!conditions(&going_on).iter().any(|condition| condition.contains("Stalled=True")));
 }
 
 #[test]
 fn nothing_is_said_of_reading_where_nobody_tells_it() {
-    let twilio = json_channel("whatsapp:+15550100");
-    let sms = json_channel("+15550100");
-    let percents = |channel: &BroadcastChannel| {
-        let status = judge(&sealed(2), Some(channel), page(&[Sent, Delivered], 0..0));
-        (status.delivered_percent, status.read_percent)
+    let public = serde_json::json!({"publicUrl": "https://receipts.example.com"});
+    let polled = serde_json::json!({});
+    let silent = serde_json::json!({"pollAfterSeconds": 0});
+    let percents = |from: &str, more: &serde_json::Value| {
+        let channel = twilio_channel(from, more);
+        let status = judge(&sealed(2), Some(&channel), page(&[Sent, Delivered], 0..0));
+        let nothing_yet = judge(&sealed(2), Some(&channel), page(&[Sent, Sent], 0..0));
+        (status.delivered_percent, status.read_percent, nothing_yet.delivered_percent)
     };
-    assert_eq!(percents(&twilio), (Some(50), Some(0)));
-    assert_eq!(percents(&sms), (Some(50), None));
+    let (by_whatsapp, sms) = ("whatsapp:+15550100", "+15550100");
+    assert_eq!(percents(by_whatsapp, &public), (Some(50), Some(0), Some(0)));
+    assert_eq!(percents(sms, &public), (Some(50), None, Some(0)));
+    // Who asks is told that a message was delivered, and asks no more.
+    assert_eq!(percents(by_whatsapp, &polled), (Some(50), None, Some(0)));
+    assert_eq!(percents(sms, &silent), (Some(50), None, None));
 }
 
-fn json_channel(from: &str) -> BroadcastChannel {
-    let twilio = serde_json::json!({
+fn twilio_channel(from: &str, more: &serde_json::Value) -> BroadcastChannel {
+    let mut twilio = serde_json::json!({
         "accountSid": format!("AC{}", "0".repeat(32)), "authTokenSecretRef": {"name": "twilio", "key": "token"},
-        "from": from, "publicUrl": "https://receipts.example.com",
+        "from": from,
     });
+    let more = more.as_object().expect("an object").clone();
+    twilio.as_object_mut().expect("an object").extend(more);
     let twilio = serde_json::from_value(twilio).expect("settings");
     BroadcastChannel::new(
         "sms",
         BroadcastChannelSpec { twilio: Some(twilio), ..BroadcastChannelSpec::of(ProviderName::Twilio) },
     )
 }
+
+#[path = "verdict/ending_tests.rs"]
+mod ending;

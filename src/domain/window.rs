@@ -26,7 +26,7 @@ pub fn next_window(rows: &[Row], policy: &SendPolicy, now: Timestamp, budget: us
     let mut window: Option<Range<usize>> = None;
     let mut taken = 0;
     for (index, row) in rows.iter().enumerate() {
-        let Some(due) = policy.due(row) else { continue };
+        let Some(due) = policy.due_by(row, now) else { continue };
         if due <= now {
             if taken == budget {
                 break;
@@ -85,6 +85,14 @@ mod tests {
     fn a_page_that_only_waits_says_until_when() {
         let rows = vec![sent(), failed_once_at(9), failed_once_at(7)];
         assert_eq!(next_window(&rows, &PLAIN(), at(10), 9), Choice::NotBefore(at(12)));
+    }
+
+    #[test]
+    fn a_try_that_a_wrong_clock_noted_for_tomorrow_holds_nothing_up() {
+        let day = 86_400;
+        let rows = vec![failed_once_at(day), Row::pending()];
+        assert_eq!(next_window(&rows, &PLAIN(), at(10), 9), Choice::Window(0..2));
+        assert_eq!(next_window(&rows, &PLAIN(), at(day), 1), Choice::Window(1..2), "a clock that is right");
     }
 
     #[test]

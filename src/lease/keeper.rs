@@ -4,33 +4,36 @@
 //! What is held is what the stored leases say, not what this process remembers to have asked for: a write whose answer was
 //! lost is noticed when the watch brings it.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 
-use super::names::{GROUP_LABEL, channel_lease, replica_lease};
+use super::names::{GROUP_LABEL, channel_lease};
 use super::objects::Reign;
 use super::shared::Shared;
 use super::view::{Myself, View};
+use super::write::{Found, Write, make};
 use super::{LeaseSettings, Tenure, Tenures, note, objects};
 use crate::admin::Readiness;
 use crate::clock;
-use crate::cluster::{ApiError, as_seen, within};
+use crate::cluster::ApiError;
 use crate::domain::ids::ReplicaId;
 use crate::domain::share::share;
-use crate::observed::{Change, Scope, WatchHealth, changes};
+use crate::observed::{Change, Scope, changes};
 
 /// Leases that are written at the same time: many channels change hands together when a replica joins or dies.
 const WRITES_AT_ONCE: usize = 8;
 /// Longest wait without looking, in case a signal was missed.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long the lease of a replica that was given up stays, for one on a machine that sleeps.
+const MARKS_STAY: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) struct Keeper {
     api: Api<Lease>,
@@ -39,18 +42,13 @@ pub(super) struct Keeper {
     changes: mpsc::Receiver<Change<Lease>>,
     view: View,
     is_synced: bool,
-    health: Arc<WatchHealth>,
+    /// UIDs of leases of long ago for which it was noted down that the cluster was restored.
+    noted: BTreeSet<String>,
+    /// Whether it was found out that the cluster may have been restored, and does not stand anywhere yet.
+    is_unnoted: bool,
+    /// When to try to give others up again, after one could not be: something else writes into its lease.
+    next_giving_up: Instant,
     readiness: Readiness,
-}
-
-/// One write of one lease.
-enum Write {
-    Create(Lease),
-    /// A lease that is this process's, or nobody's.
-    Replace(Lease),
-    /// A lease of a replica that is not in view. It may have come just now, so its own lease is asked for first.
-    TakeOver(Lease, ReplicaId),
-    Delete(Arc<Lease>),
 }
 
 impl Keeper {
@@ -63,9 +61,19 @@ impl Keeper {
     ) -> Self {
         let scope = Scope::Namespace(settings.namespace.clone());
         let labels = format!("{GROUP_LABEL}={}", settings.name);
-        let health = Arc::new(WatchHealth::default());
-        let changes = changes(client, &[scope], Some(&labels), &health);
-        Self { api, settings, shared, changes, view: View::default(), is_synced: false, health, readiness }
+        let changes = changes(client, &[scope], Some(&labels), &shared.sight);
+        Self {
+            api,
+            settings,
+            shared,
+            changes,
+            view: View::default(),
+            is_synced: false,
+            noted: BTreeSet::new(),
+            is_unnoted: false,
+            next_giving_up: clock::monotonic(),
+            readiness,
+        }
     }
 
     /// Acts until nothing feeds it any more.
@@ -91,23 +99,27 @@ impl Keeper {
         match change {
             Change::Applied(lease) => self.view.apply(lease, clock::monotonic()),
             Change::Deleted(lease) => self.view.remove(&lease),
+            // Its holder cannot renew it either. It is as silent as it is.
+            Change::Unreadable(_) => {}
             Change::Synced => self.is_synced = true,
         }
     }
 
     fn next_look(&self) -> Duration {
-        let silence =
-            self.shared.id().and_then(|id| self.view.next_silence(&self.myself(&id), clock::monotonic()));
-        silence.map_or(LONGEST_WAIT, |silence| silence.min(LONGEST_WAIT))
+        let now = clock::monotonic();
+        let silence = self.shared.id().and_then(|id| self.view.next_silence(&self.myself(&id, now), now));
+        let again = self.next_giving_up.saturating_duration_since(now);
+        silence.map_or(LONGEST_WAIT, |silence| silence.max(again).min(LONGEST_WAIT))
     }
 
-    fn myself<'a>(&'a self, id: &'a ReplicaId) -> Myself<'a> {
-        Myself { id, pod_uid: self.settings.pod_uid.as_deref(), duration: self.settings.times.duration }
+    fn myself<'a>(&'a self, id: &'a ReplicaId, now: Instant) -> Myself<'a> {
+        let (pod_uid, duration) = (self.settings.pod_uid.as_deref(), self.settings.times.duration);
+        Myself { id, pod_uid, duration, renews_since: self.shared.renews_since(now) }
     }
 
     /// Without its watch it knows of no other replica, and of nothing that others have given back.
     fn show_sight(&self) {
-        match self.health.failing(&self.settings.namespace, clock::monotonic()) {
+        match self.shared.sight.failing(&self.settings.namespace, clock::monotonic()) {
             None => self.readiness.open("lease-watch"),
             Some(reason) => self.readiness.close("lease-watch", reason),
         }
@@ -117,29 +129,55 @@ impl Keeper {
     async fn act(&mut self) -> bool {
         self.show_sight();
         let Some(id) = self.shared.id().filter(|_| self.is_synced) else {
-            self.shared.publish(Tenures::new(), false);
+            self.shared.publish(None, Tenures::new(), false);
             return true;
         };
         self.read_leader();
-        self.shared.publish(self.kept(&id), self.leads(&id));
-        let silent = self.view.silent(&self.myself(&id), clock::monotonic());
-        let of_long_ago = self.view.of_long_ago(&self.myself(&id), self.long_ago());
+        let now = clock::monotonic();
+        let me = self.myself(&id, now);
+        let silent = self.view.silent(&me, now);
+        let mut of_long_ago = self.view.of_long_ago(&me, self.long_ago(now));
+        of_long_ago.retain(|lease| !lease.uid().is_some_and(|uid| self.noted.contains(&uid)));
         if of_long_ago.iter().any(|lease| !silent.contains(lease)) {
             // It may only have a wrong clock. Nothing is taken before it gave a sign of life, or none for the lease duration.
+            self.publish(&id);
             return true;
         }
-        if !of_long_ago.is_empty() && !self.note_restore().await {
-            return false;
+        if self.is_unnoted || !of_long_ago.is_empty() {
+            // What this process held before is given up too: nothing may be sent before the note stands there. Nor afterwards
+            // without it, when what has shown the restore is gone meanwhile.
+            self.shared.publish(Some(&id), Tenures::new(), false);
+            self.is_unnoted = true;
+            if !self.note_restore().await {
+                return false;
+            }
+            self.is_unnoted = false;
+            self.noted.extend(of_long_ago.iter().filter_map(|lease| lease.uid()));
         }
+        self.publish(&id);
+        let silent = if now < self.next_giving_up { Vec::new() } else { silent };
         for lease in &silent {
             tracing::warn!(replica = ?objects::holder(lease), "is silent for too long, taking over what it had");
         }
-        let mut is_done = self.write(silent.into_iter().map(Write::Delete).collect()).await;
+        let giving_up = silent.into_iter().map(|lease| self.give_up(lease, &id)).collect();
+        let mut is_done = self.write(giving_up).await;
         let writes = self.wanted_writes(&id);
         is_done &= self.write(writes).await;
         self.read_leader();
-        self.shared.publish(self.kept(&id), self.leads(&id));
+        self.publish(&id);
         is_done
+    }
+
+    fn publish(&self, id: &ReplicaId) {
+        self.shared.publish(Some(id), self.kept(id), self.leads(id));
+    }
+
+    /// One that is surely dead needs no mark. Any other may only have slept.
+    fn give_up(&self, lease: Arc<Lease>, id: &ReplicaId) -> Write {
+        match self.myself(id, clock::monotonic()).is_of_same_pod(&lease) {
+            true => Write::Delete(lease),
+            false => Write::GiveUp(objects::given_up(&lease, clock::now())),
+        }
     }
 
     fn read_leader(&self) {
@@ -149,23 +187,29 @@ impl Keeper {
     }
 
     /// A replica that dies is replaced within minutes. What one sent after a last sign of life before this, nobody can say: it
-    /// may have lived in a time that a backup took away.
-    fn long_ago(&self) -> Timestamp {
-        clock::now().saturating_sub(self.settings.assume_restored_after).unwrap_or(Timestamp::MIN)
+    /// may have lived in a time that a backup took away. Only the API server's clock counts: it wrote down when that was, too.
+    fn long_ago(&self, now: Instant) -> Timestamp {
+        self.server_time(now).saturating_sub(self.settings.assume_restored_after).unwrap_or(Timestamp::MIN)
+    }
+
+    fn server_time(&self, now: Instant) -> Timestamp {
+        self.shared.server_time(now).unwrap_or_else(clock::now)
     }
 
     /// Notes down that the cluster was restored, before anything is taken over. Returns whether it stands there.
     async fn note_restore(&mut self) -> bool {
-        match note::write(&self.api, &self.settings).await {
+        match Box::pin(note::write(&self.api, &self.settings)).await {
             Ok(note) => {
                 tracing::error!(
                     %note, "a replica of long ago said no farewell, so this may be a backup: Broadcasts that were not complete are held"
                 );
                 self.shared.saw_note(Some(note));
+                self.readiness.open(note::GATE);
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "failed to note down that the cluster was restored, trying again");
+                tracing::error!(%error, "failed to note down that the cluster was restored, trying again");
+                self.readiness.close(note::GATE, note::not_noted(&self.settings, &error));
                 false
             }
         }
@@ -211,7 +255,10 @@ impl Keeper {
             }
         }
         if self.leads(id) {
-            writes.extend(self.view.abandoned(&wanted).into_iter().map(Write::Delete));
+            let limit =
+                self.server_time(clock::monotonic()).saturating_sub(MARKS_STAY).unwrap_or(Timestamp::MIN);
+            let needless = self.view.abandoned(&wanted).into_iter().chain(self.view.given_up_before(limit));
+            writes.extend(needless.map(Write::Delete));
         }
         writes
     }
@@ -240,14 +287,17 @@ impl Keeper {
         let (api, group) = (self.api.clone(), self.settings.name.clone());
         let made = futures::stream::iter(writes)
             .map(|write| async { (make(&api, &group, &write).await, write) })
-            .buffer_unordered(WRITES_AT_ONCE);
+            .buffer_unordered(WRITES_AT_ONCE)
+            .ready_chunks(WRITES_AT_ONCE);
         let mut made = pin!(made);
         let mut is_done = true;
-        while let Some((result, write)) = made.next().await {
-            is_done &= self.made(result, &write);
+        while let Some(results) = made.next().await {
+            for (result, write) in results {
+                is_done &= self.made(result, &write);
+            }
             // What one slow write holds up is itself alone.
             if let Some(id) = self.shared.id() {
-                self.shared.publish(self.kept(&id), self.leads(&id));
+                self.publish(&id);
             }
         }
         is_done
@@ -257,6 +307,12 @@ impl Keeper {
     fn made(&mut self, result: Result<Found, ApiError>, write: &Write) -> bool {
         let now = clock::monotonic();
         match (result, write) {
+            (Ok(Some(lease)), Write::GiveUp(_)) if !objects::is_given_up(&lease) => {
+                tracing::warn!(replica = ?objects::holder(&lease), "was written into meanwhile, and is not given up yet");
+                self.next_giving_up = now + self.settings.times.retry_period;
+                self.view.apply(Arc::new(lease), now);
+                true
+            }
             (Ok(Some(lease)), _) => {
                 self.view.apply(Arc::new(lease), now);
                 true
@@ -265,7 +321,13 @@ impl Keeper {
                 self.view.remove(lease);
                 true
             }
-            (Ok(None), Write::Create(lease) | Write::Replace(lease) | Write::TakeOver(lease, _)) => {
+            (
+                Ok(None),
+                Write::Create(lease)
+                | Write::Replace(lease)
+                | Write::TakeOver(lease, _)
+                | Write::GiveUp(lease),
+            ) => {
                 if let Some(known) = self.view.find(&lease.name_any()) {
                     self.view.remove(&known);
                 }
@@ -279,43 +341,6 @@ impl Keeper {
     }
 }
 
-/// A lease after a write, whoever made the last one; `None` when there is none any more.
-type Found = Option<Lease>;
-
-async fn make(api: &Api<Lease>, group: &str, write: &Write) -> Result<Found, ApiError> {
-    if let Write::TakeOver(_, holder) = write {
-        match within(api.get(&replica_lease(group, holder))).await {
-            // It lives, and is known from now on.
-            Ok(lease) => return Ok(Some(lease)),
-            // Its id is never used again, so it never comes back.
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let (name, written) = match write {
-        Write::Create(lease) => {
-            (lease.name_any(), within(api.create(&PostParams::default(), lease)).await.map(Some))
-        }
-        Write::Replace(lease) | Write::TakeOver(lease, _) => {
-            let name = lease.name_any();
-            let written = within(api.replace(&name, &PostParams::default(), lease)).await;
-            (name, written.map(Some))
-        }
-        Write::Delete(lease) => {
-            let params = DeleteParams::default().preconditions(as_seen(lease.as_ref()));
-            (lease.name_any(), within(api.delete(&lease.name_any(), &params)).await.map(|_| None))
-        }
-    };
-    match written {
-        // Somebody else was first, or nobody knows: what stands there now decides.
-        Err(error) if error.is_conflict() || error.is_already_exists() || error.is_ambiguous() => {
-            match within(api.get(&name)).await {
-                Ok(lease) => Ok(Some(lease)),
-                Err(missing) if missing.is_not_found() => Ok(None),
-                Err(_) => Err(error),
-            }
-        }
-        Err(error) if error.is_not_found() => Ok(None),
-        written => written,
-    }
-}
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

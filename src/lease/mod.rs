@@ -2,14 +2,16 @@
 //!
 //! In: the channels that are wanted. Out: whether this process leads, and for which channels it may send at this moment.
 //!
-//! Each replica has a lease of its own, which it renews: that it is there shows that the replica lives. The leader's lease
-//! and those of the channels name a replica, and hold as long as that one's own lease does, so a replica renews one object
-//! however many channels it has. What a replica held is taken over only after its own lease was deleted, in the version in
-//! which it was seen unchanged for the lease duration: a renewal that comes at the last moment wins. So a renewal that
-//! succeeds proves that nothing was taken away, and one that finds no lease proves the opposite.
+//! Each replica has a lease of its own, which it renews: that it is there, without the mark of one that was given up, shows that
+//! the replica lives. The leader's lease and those of the channels name a replica, and hold as long as that one's own lease
+//! does, so a replica renews one object however many channels it has. What a replica held is taken over only after its own
+//! lease was marked, in the version in which it was seen last, when its holder had written nothing into it for the lease
+//! duration: a renewal that comes at the last moment wins. So a renewal that succeeds proves that nothing was taken away, and one that finds the mark proves the opposite.
+//! Who cannot renew for that long because something else writes into its lease all the time, deletes it and joins anew.
+//! One that finds no lease at all, before the lease duration is over, is in a cluster that was put back to a backup.
 //!
-//! Time is each process's own monotonic time; no time that another one wrote is compared with it. A holder stops when its
-//! last renewal is older than the renew deadline, which is shorter than the lease duration. Kubernetes gives no fencing, so
+//! Time is each process's own monotonic time; no time that another replica wrote decides who holds what. A holder stops when
+//! its last renewal is older than the renew deadline, which is shorter than the lease duration. Kubernetes gives no fencing, so
 //! none of this decides whether a message may be sent twice: claims on pages do.
 
 mod heart;
@@ -19,6 +21,7 @@ mod note;
 mod objects;
 mod shared;
 mod view;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Readiness;
 use crate::clock;
+use crate::cluster::CALL_TIMEOUT;
 use crate::domain::ids::{ObjectKey, ReplicaId};
 use crate::domain::restored::Restored;
 use crate::metrics::Metrics;
@@ -55,6 +59,21 @@ pub struct LeaseSettings {
     pub assume_restored_after: Duration,
     /// How they are kept.
     pub times: LeaseTimes,
+}
+
+#[cfg(test)]
+impl LeaseSettings {
+    /// Settings of one replica alone, of no pod that is known.
+    pub fn fake(times: LeaseTimes) -> Self {
+        Self {
+            namespace: "broadcast-system".into(),
+            name: "operator".into(),
+            pod_name: "pod".into(),
+            pod_uid: None,
+            assume_restored_after: Duration::from_secs(3600),
+            times,
+        }
+    }
 }
 
 /// How leases are kept, as in client-go, whose defaults these are.
@@ -94,6 +113,16 @@ pub enum InvalidTimes {
 }
 
 impl LeaseTimes {
+    /// Longest time from the start of a renewal to that of the next one, when both succeed.
+    fn longest_pause(&self) -> Duration {
+        self.longest_call() + self.retry_period
+    }
+
+    /// Longest wait for the answer to a renewal: there is time for another one before the renew deadline.
+    fn longest_call(&self) -> Duration {
+        CALL_TIMEOUT.min(self.renew_deadline / 2)
+    }
+
     /// Checks that a holder stops before it is given up, and has more than one try until then.
     ///
     /// # Errors
@@ -122,6 +151,14 @@ pub struct Tenure {
     replica: ReplicaId,
 }
 
+impl Tenure {
+    /// A tenure of a test.
+    #[cfg(test)]
+    pub(crate) fn new(channel: ObjectKey, replica: ReplicaId) -> Self {
+        Self { channel, replica }
+    }
+}
+
 /// Tenures by their channel.
 pub type Tenures = BTreeMap<ObjectKey, Tenure>;
 
@@ -138,23 +175,18 @@ impl Leases {
         readiness: Readiness,
         metrics: Metrics,
     ) -> (Self, Keeping) {
-        let shared = Arc::new(Shared::new(metrics));
+        let shared = Arc::new(Shared::new(&settings, metrics));
         (Self(shared.clone()), Keeping { client, settings, shared, readiness })
     }
 
     /// Whether this process plans and reports, at this moment.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        self.0.is_leader(clock::monotonic())
+        self.0.is_leader()
     }
 
-    /// Whether this process is the leader by the stored leases, although it may not act as one before its next renewal.
-    #[must_use]
-    pub fn is_elected(&self) -> bool {
-        *self.0.leadership().borrow()
-    }
-
-    /// A signal that changes when this process becomes the leader, or stops being it.
+    /// A signal that changes when this process becomes the leader, or stops being it, and when a leader may act again after
+    /// a renewal that was late.
     #[must_use]
     pub fn leadership(&self) -> signal::Receiver<bool> {
         self.0.leadership()
@@ -175,10 +207,18 @@ impl Leases {
     /// Whether a tenure holds at this moment, by this process's own clock.
     #[must_use]
     pub fn holds(&self, tenure: &Tenure) -> bool {
-        self.0.holds(tenure, clock::monotonic())
+        self.0.holds(tenure)
     }
 
-    /// Everything that was sent under a tenure is recorded, and nothing more will be: another replica may have it.
+    /// Whether the lease of the channel names this replica still, also when the tenure was withdrawn: until it is given up, nobody
+    /// else has it.
+    #[must_use]
+    pub fn is_named_by(&self, tenure: &Tenure) -> bool {
+        self.0.is_named_by(tenure)
+    }
+
+    /// Everything that was sent under a tenure is recorded, or was waited for in vain, and nothing more is sent under it: another
+    /// replica may have it.
     pub fn gave_up(&self, tenure: &Tenure) {
         self.0.gave_up(tenure);
     }
@@ -189,9 +229,27 @@ impl Leases {
         self.0.restored()
     }
 
+    /// Why this process does not see the leases of the others, where another one may: the watch was not refused.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        self.0.sight.broken(&self.0.namespace, clock::monotonic())
+    }
+
+    /// Whether its renewals succeed at this moment: the API server is there, and takes what this process writes.
+    #[must_use]
+    pub fn renews(&self) -> bool {
+        self.0.renews_since(clock::monotonic()).is_some()
+    }
+
     /// This process is ending: the others take over its channels as it gives them up.
     pub fn leave(&self) {
         self.0.leave();
+    }
+
+    /// Whether this process is ending.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.0.is_leaving()
     }
 }
 
@@ -213,7 +271,7 @@ impl Keeping {
         let Self { client, settings, shared, readiness } = self;
         let api: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
         let heart = Heart::new(api.clone(), settings.clone(), shared.clone(), readiness.clone());
-        let keeper = Keeper::new(&client, api.clone(), settings.clone(), shared.clone(), readiness);
+        let keeper = Keeper::new(&client, api.clone(), settings.clone(), shared.clone(), readiness.clone());
         let kept = tokio::select! {
             beaten = heart.beat(ended) => beaten,
             // It ends only with the watch of the leases, which ends only by a panic: the process ends then.
@@ -221,7 +279,8 @@ impl Keeping {
         };
         if kept.is_err() {
             shared.lost();
-            let note = note::write_at_any_cost(&api, &settings).await;
+            readiness.close("leases", "the cluster was restored from a backup, and this process is ending");
+            let note = Box::pin(note::write_at_any_cost(&api, &settings, &readiness)).await;
             tracing::error!(note = %note, "the cluster was restored from a backup: Broadcasts that were not complete are held");
         }
         kept

@@ -15,6 +15,13 @@ pub(super) const POD_ANNOTATION: &str = "broadcast-operator.dev/pod-uid";
 /// Annotation on the lease of a replica that is ending: it takes nothing more.
 pub(super) const LEAVING_ANNOTATION: &str = "broadcast-operator.dev/leaving";
 
+/// Annotation on the lease of a replica that another one gave up: when, for people. It stands there for the
+/// replica itself, which may only have slept, and learns by it that nothing else took its lease away.
+pub(super) const GIVEN_UP_ANNOTATION: &str = "broadcast-operator.dev/given-up";
+
+/// Label of such a lease, in place of its role.
+pub(super) const GIVEN_UP_ROLE: &str = "given-up";
+
 /// Annotation on the lease of a replica: how often it was renewed.
 pub(super) const RENEWALS_ANNOTATION: &str = "broadcast-operator.dev/renewals";
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, MicroTime};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
 use super::LeaseSettings;
 use super::names::{
-    CHANNEL_ANNOTATION, GROUP_LABEL, LEAVING_ANNOTATION, POD_ANNOTATION, RENEWALS_ANNOTATION, ROLE_LABEL,
-    Role, channel_lease, channel_of,
+    CHANNEL_ANNOTATION, GIVEN_UP_ANNOTATION, GIVEN_UP_ROLE, GROUP_LABEL, LEAVING_ANNOTATION, POD_ANNOTATION,
+    RENEWALS_ANNOTATION, ROLE_LABEL, Role, channel_lease, channel_of,
 };
 use crate::domain::ids::{ObjectKey, ReplicaId};
 
@@ -37,6 +37,15 @@ pub(super) fn renewed(lease: &Lease, is_leaving: bool, now: Timestamp) -> Lease 
 /// Says that a replica takes nothing more.
 pub(super) fn mark_leaving(lease: &mut Lease) {
     lease.annotations_mut().insert(LEAVING_ANNOTATION.to_owned(), "true".to_owned());
+}
+
+/// The lease of a replica that is given up, in the version that was seen: a renewal since then makes this one fail.
+pub(super) fn given_up(lease: &Lease, now: Timestamp) -> Lease {
+    let mut next = lease.clone();
+    next.annotations_mut().insert(GIVEN_UP_ANNOTATION.to_owned(), now.to_string());
+    // Versions that do not know the mark must not take it for a replica that is there, or that died long ago.
+    next.labels_mut().insert(ROLE_LABEL.to_owned(), GIVEN_UP_ROLE.to_owned());
+    next
 }
 
 /// A new lease of the leader.
@@ -133,6 +142,12 @@ pub(super) fn renewals(lease: &Lease) -> u64 {
     lease.annotations().get(RENEWALS_ANNOTATION).and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
+/// What only its holder changes in the lease of a replica, and does with each renewal. Whatever else changes in it, who keeps
+/// labels in order or counts objects, is no sign of life.
+pub(super) fn sign_of_life(lease: &Lease) -> (Option<&LeaseSpec>, Option<&String>, bool) {
+    (lease.spec.as_ref(), lease.annotations().get(RENEWALS_ANNOTATION), is_leaving(lease))
+}
+
 /// How far the leader's lease has come. It only ever goes on, but in a cluster that was put back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reign {
@@ -157,9 +172,20 @@ impl Reign {
     }
 }
 
-/// When a lease was last renewed, by the clock of its holder.
+/// When a lease was last renewed, by the clock of the API server, which notes down who wrote a field last; by the clock of its
+/// holder where that is not there.
 pub(super) fn renew_time(lease: &Lease) -> Option<Timestamp> {
-    lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
+    let wrote_it = |entry: &&ManagedFieldsEntry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:renewTime"].is_null())
+    };
+    let written = lease.managed_fields().iter().filter(wrote_it).filter_map(|entry| entry.time.as_ref());
+    let by_holder = || lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0);
+    written.map(|time| time.0).max().or_else(by_holder)
+}
+
+/// Whether a replica was given up by another one.
+pub(super) fn is_given_up(lease: &Lease) -> bool {
+    lease.annotations().contains_key(GIVEN_UP_ANNOTATION)
 }
 
 /// UID of the pod of a replica.

@@ -20,9 +20,9 @@ pub(super) struct View(BTreeMap<String, Seen>);
 #[derive(Debug)]
 struct Seen {
     lease: Arc<Lease>,
-    /// Since when it has been in this version, as far as was seen. Only this process's own clock counts.
+    /// When its holder was last seen to change it, or it was first seen. Only this process's own clock counts.
     since: Instant,
-    /// Whether it has changed since it was first seen.
+    /// Whether its holder has changed it since it was first seen.
     has_changed: bool,
 }
 
@@ -34,8 +34,13 @@ impl View {
             known.lease.uid() != lease.uid() || version_of(known.lease.as_ref()) < version_of(lease.as_ref())
         });
         if is_new {
-            let has_changed = known.is_some_and(|known| known.lease.uid() == lease.uid());
-            self.0.insert(lease.name_any(), Seen { lease, since: now, has_changed });
+            let same = known.filter(|known| known.lease.uid() == lease.uid());
+            let seen = match same {
+                None => Seen { lease, since: now, has_changed: false },
+                Some(known) if is_silent(known, &lease) => Seen { lease, ..*known },
+                Some(_) => Seen { lease, since: now, has_changed: true },
+            };
+            self.0.insert(seen.lease.name_any(), seen);
         }
     }
 
@@ -89,14 +94,22 @@ impl View {
         of_channels.map(|seen| seen.lease.clone()).collect()
     }
 
+    /// Leases of replicas that were given up, and were renewed before `limit` for the last time. Nobody is there any more who
+    /// would learn something by them.
+    pub(super) fn given_up_before(&self, limit: Timestamp) -> Vec<Arc<Lease>> {
+        let given_up = self.0.values().map(|seen| &seen.lease).filter(|lease| objects::is_given_up(lease));
+        let is_old = |lease: &&Arc<Lease>| objects::renew_time(lease).is_none_or(|time| time < limit);
+        given_up.filter(is_old).cloned().collect()
+    }
+
     /// Replicas that are surely dead, or were silent for so long that they must be given up.
     pub(super) fn silent(&self, me: &Myself<'_>, now: Instant) -> Vec<Arc<Lease>> {
-        let silent = self.others(me).filter(|seen| now >= me.given_up_at(seen));
+        let silent = self.others(me).filter(|seen| me.given_up_at(seen).is_some_and(|time| now >= time));
         silent.map(|seen| seen.lease.clone()).collect()
     }
 
     /// Replicas that said no farewell, gave no sign of life since they were first seen here, and gave the last one before
-    /// `long_ago`, by their own clock. A clock may be wrong, so whether they are dead is for [`silent`](Self::silent) to say.
+    /// `long_ago`. Whether they are dead is for [`silent`](Self::silent) to say.
     pub(super) fn of_long_ago(&self, me: &Myself<'_>, long_ago: Timestamp) -> Vec<Arc<Lease>> {
         let is_old = |seen: &&Seen| objects::renew_time(&seen.lease).is_some_and(|time| time < long_ago);
         let old = self.others(me).filter(|seen| !seen.has_changed).filter(is_old);
@@ -105,16 +118,24 @@ impl View {
 
     /// How long until a replica is to be given up, if none of them says anything more.
     pub(super) fn next_silence(&self, me: &Myself<'_>, now: Instant) -> Option<Duration> {
-        self.others(me).map(|seen| me.given_up_at(seen).saturating_duration_since(now)).min()
+        let times = self.others(me).filter_map(|seen| me.given_up_at(seen));
+        times.map(|time| time.saturating_duration_since(now)).min()
     }
 
+    /// Those that were not given up.
     fn replicas(&self) -> impl Iterator<Item = &Seen> {
-        self.0.values().filter(|seen| objects::role(&seen.lease) == Some(Role::Replica))
+        let of_replicas = self.0.values().filter(|seen| objects::role(&seen.lease) == Some(Role::Replica));
+        of_replicas.filter(|seen| !objects::is_given_up(&seen.lease))
     }
 
     fn others(&self, me: &Myself<'_>) -> impl Iterator<Item = &Seen> {
         self.replicas().filter(|seen| objects::holder(&seen.lease).as_ref() != Some(me.id))
     }
+}
+
+/// Whether a later version of a lease was written by somebody else than its holder.
+fn is_silent(known: &Seen, later: &Lease) -> bool {
+    objects::sign_of_life(&known.lease) == objects::sign_of_life(later)
 }
 
 /// Who looks at the leases.
@@ -125,15 +146,25 @@ pub(super) struct Myself<'a> {
     pub(super) pod_uid: Option<&'a str>,
     /// The lease duration that it was told.
     pub(super) duration: Duration,
+    /// Since when its own renewals have succeeded one after the other; `None` while they do not. Where it could not say
+    /// anything itself, the silence of the others means nothing.
+    pub(super) renews_since: Option<Instant>,
 }
 
 impl Myself<'_> {
-    /// An earlier process of the same pod is dead already. Of another one, what it counts on itself decides.
-    fn given_up_at(&self, seen: &Seen) -> Instant {
-        if self.pod_uid.is_some() && objects::pod_uid(&seen.lease) == self.pod_uid {
-            return seen.since;
+    /// An earlier process of the same pod is dead already. Of another one, what it counts on itself decides, and it gets all of
+    /// that after an outage of the API server, during which nobody could renew.
+    fn given_up_at(&self, seen: &Seen) -> Option<Instant> {
+        if self.is_of_same_pod(&seen.lease) {
+            return Some(seen.since);
         }
-        seen.since + objects::duration(&seen.lease).unwrap_or(self.duration)
+        let since = seen.since.max(self.renews_since?);
+        Some(since + objects::duration(&seen.lease).unwrap_or(self.duration))
+    }
+
+    /// Whether a lease is that of a process of the same pod.
+    pub(super) fn is_of_same_pod(&self, lease: &Lease) -> bool {
+        self.pod_uid.is_some() && objects::pod_uid(lease) == self.pod_uid
     }
 }
 

@@ -92,6 +92,14 @@ impl RecordedClaim {
     }
 }
 
+#[cfg(test)]
+impl RecordedClaim {
+    /// A claim that is stored nowhere.
+    pub fn fake(window: PlannedWindow, sends: Vec<ClaimedRow>) -> Self {
+        Self { window, sends, attempt: 0, live: Arc::default() }
+    }
+}
+
 impl Drop for RecordedClaim {
     /// From here on nobody answers for the claim. If it is still stored, it is an orphan.
     fn drop(&mut self) {

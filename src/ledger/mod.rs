@@ -3,20 +3,27 @@
 //! In: plans, windows, results, receipts. Out: stored pages. Every write is a PUT of the status with the resourceVersion
 //! that the page was read with, so a writer with a stale view fails instead of overwriting. Within this process the
 //! writers of one page take turns, and receipts that wait for their turn ride on the next write of anybody.
+//! So many receipts come at their worst, each for another page, that all of their writes together take turns too.
 
 mod claim;
 mod error;
+mod gathering;
+mod not_stored;
 mod plan;
 mod slot;
 mod store;
+mod turns;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kube::{Api, Client};
 use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::broadcast;
 
 use crate::api::BroadcastBatch;
+use crate::clock;
 use crate::domain::ids::{BroadcastUid, Incarnation, ObjectKey};
 use crate::domain::outcome::Row;
 use crate::domain::page::Page;
@@ -24,12 +31,19 @@ use crate::observed::PageIndex;
 
 pub use claim::{AfterRecord, ClaimedRow, PlannedWindow, RecordedClaim};
 pub use error::LedgerError;
+use gathering::{Arrivals, longest_wait};
+pub use not_stored::NotStored;
 pub use plan::{SealedPage, pages_under};
 use slot::{Slot, Slots, Waiting};
 use store::Base;
+use turns::Turns;
 
 /// Length of the random incarnation id: 24 letters and digits hold 142 bits.
 const INCARNATION_LENGTH: usize = 24;
+
+/// Longest wait of evidence for its write to begin. Who sends receipts asks again then, and what waits in an API server's trouble does
+/// not grow.
+const LONGEST_TURN: Duration = Duration::from_secs(10);
 
 /// What became of evidence that was handed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +52,15 @@ pub struct Merged {
     pub changed: usize,
     /// Rows that the page does not have.
     pub unmatched: usize,
+    /// Evidence that the same write stored, this one included.
+    pub together: usize,
+}
+
+/// Whether evidence waits for more, to be stored with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    ForMore,
+    None,
 }
 
 /// The one write path to pages. Shared by planner, dispatcher and receipts server.
@@ -48,6 +71,9 @@ pub struct Ledger {
     attempts: AtomicU64,
     live: Arc<claim::LiveClaims>,
     slots: Mutex<Slots>,
+    arrivals: Mutex<Arrivals>,
+    receipt_writes: Turns,
+    refused: broadcast::Sender<NotStored>,
 }
 
 impl Ledger {
@@ -62,6 +88,9 @@ impl Ledger {
             attempts: AtomicU64::new(0),
             live: Arc::default(),
             slots: Mutex::default(),
+            arrivals: Mutex::default(),
+            receipt_writes: Turns::new(),
+            refused: broadcast::Sender::new(not_stored::REMEMBERED),
         }
     }
 
@@ -97,21 +126,81 @@ impl Ledger {
         broadcast: &BroadcastUid,
         evidence: Vec<(usize, Row)>,
     ) -> Result<Merged, LedgerError> {
+        self.store(page, broadcast, evidence, Patience::ForMore).await
+    }
+
+    /// The same for evidence that was gathered before: it waits for no more.
+    pub async fn merge_gathered(
+        &self,
+        page: &ObjectKey,
+        broadcast: &BroadcastUid,
+        evidence: Vec<(usize, Row)>,
+    ) -> Result<Merged, LedgerError> {
+        self.store(page, broadcast, evidence, Patience::None).await
+    }
+
+    /// Whether evidence waits for a write of this page, with which more can go.
+    #[must_use]
+    pub fn is_awaited(&self, page: &ObjectKey) -> bool {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.get(page).is_some_and(|slot| slot.waiting() > 0)
+    }
+
+    async fn store(
+        &self,
+        page: &ObjectKey,
+        broadcast: &BroadcastUid,
+        evidence: Vec<(usize, Row)>,
+        patience: Patience,
+    ) -> Result<Merged, LedgerError> {
         let slot = self.slot(page);
         let (waiting, mut answer) = Waiting::new(broadcast.clone(), evidence);
-        slot.enqueue(waiting);
-        tokio::select! {
+        let turn = async {
+            match patience {
+                Patience::ForMore => self.gather(&slot, waiting).await,
+                Patience::None => {
+                    slot.enqueue(waiting);
+                }
+            }
+            // In this order: who waits for room must not keep the page from its sender.
+            (slot.write_waiting().await, self.receipt_writes.take(broadcast).await, slot.lock().await)
+        };
+        let turn = tokio::select! {
             biased;
             stored = &mut answer => return stored.unwrap_or(Err(LedgerError::Abandoned)),
-            () = slot.linger() => {}
-        }
-        let mut stored = slot.lock().await;
+            turn = tokio::time::timeout(LONGEST_TURN, turn) => turn,
+        };
+        let Ok((_writer, _room, mut stored)) = turn else {
+            drop(answer);
+            slot.forget_abandoned();
+            return Err(LedgerError::Abandoned);
+        };
         if let Ok(answered) = answer.try_recv() {
             return answered;
         }
         self.write(page, broadcast, &slot, &mut stored, Base::Any, |_| Ok(())).await?;
         drop(stored);
         answer.await.unwrap_or(Err(LedgerError::Abandoned))
+    }
+
+    /// Puts evidence where the next write takes it, and waits until it should be written. The first one that waits looks out for
+    /// more; the others rely on it, but not for ever.
+    async fn gather(&self, slot: &Slot, waiting: Waiting) {
+        let since = clock::monotonic();
+        self.arrivals().note(since);
+        let is_first = slot.enqueue(waiting) == 1;
+        loop {
+            let until = self.arrivals().wait_until(since, slot.waiting());
+            let left = until.saturating_duration_since(clock::monotonic());
+            if left.is_zero() {
+                return;
+            }
+            clock::wait(if is_first { left } else { longest_wait() }).await;
+        }
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_attempt(&self) -> u64 {

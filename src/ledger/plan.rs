@@ -6,6 +6,7 @@ use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
+use kube::core::DeserializeGuard;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
@@ -13,7 +14,7 @@ use super::store::Base;
 use super::{Ledger, LedgerError};
 use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity};
 use crate::clock;
-use crate::cluster::{ApiError, as_seen, within};
+use crate::cluster::{ApiError, as_seen, list_all, within};
 use crate::domain::ids::{BroadcastUid, ObjectKey, page_name};
 use crate::domain::page::Page;
 
@@ -44,6 +45,16 @@ impl Ledger {
         index: usize,
         page: Page,
     ) -> Result<(), LedgerError> {
+        let uid = BroadcastUid::new(broadcast.uid().unwrap_or_default());
+        let created = self.create(broadcast, index, page).await;
+        created.inspect_err(|error| match error {
+            // Another process was faster: what stands there now is looked at anew.
+            LedgerError::Api { source, .. } if source.is_conflict() => {}
+            error => self.tell_of(error, &uid),
+        })
+    }
+
+    async fn create(&self, broadcast: &Broadcast, index: usize, page: Page) -> Result<(), LedgerError> {
         let batch = batch_of(broadcast, index, &page);
         let key = ObjectKey::new(broadcast.namespace().unwrap_or_default(), batch.name_any());
         let api = self.api(&key.namespace);
@@ -84,21 +95,24 @@ impl Ledger {
         .await
     }
 
-    /// All pages under the name of a Broadcast, of whatever UID, read from the API server.
-    pub async fn stored_pages(&self, broadcast: &ObjectKey) -> Result<Vec<BroadcastBatch>, LedgerError> {
-        let pages = pages_under(&self.api(&broadcast.namespace), &broadcast.name).await;
-        pages.map_err(|source| LedgerError::Api { page: broadcast.clone(), source })
+    /// All pages under the name of a Broadcast, of whatever UID, read from the API server. One that does not fit its schema is
+    /// not among them, as if it were missing: it holds up its own Broadcast, and not the look at it.
+    pub async fn stored_pages(&self, broadcast: &ObjectKey) -> Result<Vec<BroadcastBatch>, ApiError> {
+        let api =
+            Api::<DeserializeGuard<BroadcastBatch>>::namespaced(self.client.clone(), &broadcast.namespace);
+        let pages = pages_under(&api, &broadcast.name).await?;
+        Ok(pages.into_iter().filter_map(|page| page.0.ok()).collect())
     }
 
     /// Deletes a page that no sealed plan needs, if it is still as it was read.
-    pub async fn delete_page(&self, batch: &BroadcastBatch) -> Result<(), LedgerError> {
+    pub async fn delete_page(&self, batch: &BroadcastBatch) -> Result<(), ApiError> {
         let key = ObjectKey::new(batch.namespace().unwrap_or_default(), batch.name_any());
         let params = DeleteParams::default().preconditions(as_seen(batch));
         self.slot(&key).lock().await.take();
         match within(self.api(&key.namespace).delete(&key.name, &params)).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
-            Err(source) => Err(LedgerError::Api { page: key, source }),
+            Err(error) => Err(error),
         }
     }
 
@@ -119,17 +133,8 @@ pub async fn pages_under<K>(api: &Api<K>, broadcast: &str) -> Result<Vec<K>, Api
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let mut params =
-        ListParams::default().limit(PAGES_PER_LIST).labels(&format!("{BROADCAST_LABEL}={broadcast}"));
-    let mut pages = Vec::new();
-    loop {
-        let list = within(api.list(&params)).await?;
-        pages.extend(list.items);
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(pages),
-        }
-    }
+    let labels = format!("{BROADCAST_LABEL}={broadcast}");
+    list_all(api, ListParams::default().limit(PAGES_PER_LIST).labels(&labels)).await
 }
 
 fn batch_of(broadcast: &Broadcast, index: usize, page: &Page) -> BroadcastBatch {

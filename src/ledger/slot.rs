@@ -2,19 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use super::{LedgerError, Merged};
 use crate::api::BroadcastBatch;
+use crate::domain::discretion::without_chat;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::Row;
 use crate::domain::page::Page;
-
-/// How long evidence waits for more of the same page before it is written by itself. It bounds the writes of receipts
-/// to ten per second and page, and stays well below the 250 ms in which providers want their answer.
-const GROUP_COMMIT_DELAY: Duration = Duration::from_millis(100);
 
 /// Pages whose last version is kept in memory, so that the next write needs no read. At 50 KB a page that is 50 MB at
 /// most; pages that are being written are never dropped.
@@ -56,6 +52,11 @@ impl Slots {
         }
         slots.entry(page.clone()).or_default().clone()
     }
+
+    /// The turn of a page that is written, or was lately.
+    pub(super) fn get(&self, page: &ObjectKey) -> Option<&Arc<Slot>> {
+        self.slots.get(page)
+    }
 }
 
 /// The turn of one page.
@@ -65,6 +66,8 @@ pub(super) struct Slot {
     /// they are copied.
     stored: Mutex<Option<BroadcastBatch>>,
     waiting: SyncMutex<Vec<Waiting>>,
+    /// Of all whose evidence waits, one is on its way to write it.
+    writer: Mutex<()>,
 }
 
 impl Slot {
@@ -72,17 +75,31 @@ impl Slot {
         self.stored.lock().await
     }
 
-    pub(super) fn enqueue(&self, waiting: Waiting) {
-        self.queue().push(waiting);
+    /// The right to write the evidence that waits, for one at a time. Who sends, seals or reads the page does not need it.
+    pub(super) async fn write_waiting(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().await
+    }
+
+    /// Puts evidence where the next write takes it. Out: how many wait now.
+    pub(super) fn enqueue(&self, waiting: Waiting) -> usize {
+        let mut queue = self.queue();
+        queue.push(waiting);
+        queue.len()
+    }
+
+    /// Drops evidence that nobody waits for any more: whoever brought it was told that it is not stored.
+    pub(super) fn forget_abandoned(&self) {
+        self.queue().retain(|waiting| !waiting.answer.is_closed());
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue().len()
     }
 
     /// Takes all evidence that waits. Whoever takes it must store and answer it, or put it back.
     pub(super) fn take_waiting(&self) -> Vec<Waiting> {
         std::mem::take(&mut *self.queue())
-    }
-
-    pub(super) async fn linger(&self) {
-        crate::clock::wait(GROUP_COMMIT_DELAY).await;
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
@@ -106,15 +123,25 @@ impl Waiting {
         (Self { broadcast, evidence, answer }, answered)
     }
 
+    /// How much evidence it is.
+    pub(super) fn len(&self) -> usize {
+        self.evidence.len()
+    }
+
     /// Takes the evidence into the page, if it is of the same Broadcast.
     pub(super) fn apply(&self, owner: &BroadcastUid, page: &mut Page) -> Merged {
         if &self.broadcast != owner {
-            return Merged { changed: 0, unmatched: self.evidence.len() };
+            return Merged { unmatched: self.evidence.len(), ..Merged::default() };
         }
         let mut merged = Merged::default();
         for (row, evidence) in &self.evidence {
-            merged.unmatched += usize::from(*row >= page.rows().len());
-            merged.changed += usize::from(page.merge(*row, evidence));
+            let Some(recipient) = page.recipients().get(*row) else {
+                merged.unmatched += 1;
+                continue;
+            };
+            // What the provider says may have the number in it. The row has it already, and its details go on elsewhere.
+            let detail = without_chat(&evidence.detail, &recipient.chat);
+            merged.changed += usize::from(page.merge_receipt(*row, &evidence.clone().with_detail(&detail)));
         }
         merged
     }
@@ -140,6 +167,20 @@ mod tests {
             slots.of(&page(number), || HashSet::from([page(number - 1)]));
             assert!(slots.slots.len() <= 2 * FEW_PAGES);
         }
+    }
+
+    #[test]
+    fn evidence_that_nobody_waits_for_is_forgotten_alone() {
+        let slot = Slot::default();
+        let uid = || BroadcastUid::new("1".into());
+        let (given_up, answer) = Waiting::new(uid(), Vec::new());
+        let (wanted, _answer) = Waiting::new(uid(), vec![(7, Row::pending())]);
+        slot.enqueue(given_up);
+        slot.enqueue(wanted);
+        drop(answer);
+        slot.forget_abandoned();
+        let left = slot.take_waiting();
+        assert_eq!(left.iter().map(|waiting| waiting.evidence.len()).collect::<Vec<_>>(), [1]);
     }
 
     #[test]

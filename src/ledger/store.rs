@@ -59,6 +59,7 @@ impl Ledger {
                 Err(Failure::Final(error)) => {
                     // Whoever asks again asks about the page as it is then.
                     *stored = None;
+                    self.tell_of(&error, broadcast);
                     Self::put_back_or_refuse(key, slot, waiting, &error);
                     return Err(error);
                 }
@@ -67,10 +68,11 @@ impl Ledger {
                     for waiting in waiting {
                         slot.enqueue(waiting);
                     }
-                    match waits.next() {
-                        Some(wait) => clock::wait(wait).await,
-                        None => return Err(self.give_up(key, slot, error)),
-                    }
+                    let Some(wait) = waits.next() else {
+                        self.tell_of(&error, broadcast);
+                        return Err(self.give_up(key, slot, error));
+                    };
+                    clock::wait(wait).await;
                 }
             }
         }
@@ -122,7 +124,9 @@ impl Ledger {
             return Err(Failure::Final(LedgerError::WentBack { page: key.clone() }));
         }
         let mut page = before.clone();
-        let merged = waiting.iter().map(|waiting| waiting.apply(&owner, &mut page)).collect();
+        let together = waiting.iter().map(Waiting::len).sum();
+        let merged = waiting.iter().map(|waiting| Merged { together, ..waiting.apply(&owner, &mut page) });
+        let merged = merged.collect();
         let value = change(&mut page).map_err(Failure::Final)?;
         let status = page.status();
         if current.status.as_ref() != Some(&status) {

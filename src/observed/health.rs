@@ -21,6 +21,17 @@ struct Failing {
     error: String,
 }
 
+impl Failing {
+    fn sees(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|watched| watched == namespace)
+    }
+
+    fn is_blind(&self, now: Instant) -> bool {
+        let for_long = self.last >= self.since + BLIND_AFTER;
+        (self.is_refused || for_long) && now < self.last + WELL_AFTER
+    }
+}
+
 /// One watch: a kind, in one namespace or in all of them.
 #[derive(Clone, Debug)]
 pub struct WatchName {
@@ -60,14 +71,22 @@ impl WatchHealth {
 
     /// What is wrong, if a watch that sees this namespace is blind.
     pub fn failing(&self, namespace: &str, now: Instant) -> Option<String> {
-        let sees =
-            |failing: &Failing| failing.namespace.as_deref().is_none_or(|watched| watched == namespace);
-        let blind = |failing: &Failing| {
-            let for_long = failing.last >= failing.since + BLIND_AFTER;
-            (failing.is_refused || for_long) && now < failing.last + WELL_AFTER
-        };
+        self.find(namespace, |failing| failing.is_blind(now))
+    }
+
+    /// Whether a watch that sees this namespace has failed lately, however briefly, and has brought nothing since.
+    pub fn has_trouble(&self, namespace: &str, now: Instant) -> bool {
+        self.find(namespace, |failing| now < failing.last + WELL_AFTER).is_some()
+    }
+
+    /// The same, if it is blind and was not refused: what this process may not see, none of its account may.
+    pub fn broken(&self, namespace: &str, now: Instant) -> Option<String> {
+        self.find(namespace, |failing| failing.is_blind(now) && !failing.is_refused)
+    }
+
+    fn find(&self, namespace: &str, wanted: impl Fn(&Failing) -> bool) -> Option<String> {
         let all = self.lock();
-        let (watch, failing) = all.iter().find(|(_, failing)| sees(failing) && blind(failing))?;
+        let (watch, failing) = all.iter().find(|(_, failing)| failing.sees(namespace) && wanted(failing))?;
         Some(format!("the watch of {watch} fails: {}", failing.error))
     }
 
@@ -92,13 +111,15 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         health.failed(&all, "gone".into(), false, at(0));
         assert_eq!(health.failing("shop", at(30)), None, "one error says nothing");
+        assert!(health.has_trouble("shop", at(30)) && !health.has_trouble("shop", at(121)));
         health.failed(&all, "gone".into(), false, at(40));
         let reason = health.failing("shop", at(41));
         assert_eq!(reason.as_deref(), Some("the watch of broadcasts in all namespaces fails: gone"));
+        assert_eq!(health.broken("shop", at(41)), reason);
         assert_eq!(health.failing("shop", at(161)), None, "it has had its next try since");
         health.failed(&all, "gone".into(), false, at(50));
         health.works(&all);
-        assert_eq!(health.failing("shop", at(51)), None);
+        assert!(health.failing("shop", at(51)).is_none() && !health.has_trouble("shop", at(51)));
     }
 
     #[test]
@@ -117,6 +138,7 @@ mod tests {
         let (health, now) = (WatchHealth::default(), clock::monotonic());
         health.failed(&watch(Some("closed")), "forbidden".into(), true, now);
         assert!(health.failing("closed", now).is_some());
+        assert_eq!(health.broken("closed", now), None, "another process would not see it either");
         assert_eq!(health.failing("shop", now), None);
     }
 }

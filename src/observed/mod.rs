@@ -3,6 +3,7 @@
 //! In: watch events. Out: snapshots, and signals that something changed. A cache may be stale; nothing here decides a
 //! send: that is what the resourceVersion-checked claim of the ledger is for.
 
+mod gone;
 mod health;
 mod message_ids;
 mod pages;
@@ -123,6 +124,18 @@ impl Observed {
         self.health.failing(namespace, clock::monotonic())
     }
 
+    /// Whether a watch of this namespace has failed lately, and has brought nothing since.
+    #[must_use]
+    pub fn has_trouble(&self, namespace: &str) -> bool {
+        self.health.has_trouble(namespace, clock::monotonic())
+    }
+
+    /// Why the caches cannot be trusted in this namespace, where another process may see more: the watch was not refused.
+    #[must_use]
+    pub fn broken(&self, namespace: &str) -> Option<String> {
+        self.health.broken(namespace, clock::monotonic())
+    }
+
     /// Whether the pages in view are what the status of a Broadcast says of them; `Missing` before it is sealed. One that lost
     /// a page, or whose pages went back in time, must not send the rest.
     #[must_use]
@@ -224,14 +237,15 @@ async fn feed_pages(
     let mut is_synced = false;
     while let Some(change) = changes.recv().await {
         match &change {
-            Change::Applied(batch) => pages.note(batch),
+            Change::Applied(batch) => pages.show(batch),
             Change::Deleted(batch) => pages.forget(batch),
+            Change::Unreadable(batch) => pages.lose(batch),
             Change::Synced => {
                 is_synced = true;
                 pages.mark_synced();
             }
         }
-        if let Change::Applied(batch) | Change::Deleted(batch) = &change
+        if let Change::Applied(batch) | Change::Deleted(batch) | Change::Unreadable(batch) = &change
             && is_synced
         {
             let _ = triggers.send(owner_of(batch));
@@ -252,6 +266,9 @@ where
             Change::Deleted(object) => {
                 self.writer.apply_watcher_event(&Event::Delete(object.as_ref().clone()));
             }
+            // It stays what it was. A spec that is not known is no reason to forget a Broadcast and its claims, and before each
+            // send after a claim the object is read anew.
+            Change::Unreadable(_) => {}
             Change::Synced => {
                 // InitDone puts what came as InitApply in the place of everything else.
                 for object in self.store.state() {

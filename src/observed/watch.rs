@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::core::error_boundary::InvalidObject;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -67,6 +68,8 @@ pub enum Change<K> {
     Applied(Arc<K>),
     /// It is gone.
     Deleted(Arc<K>),
+    /// It is there, and cannot be read any more: what was known of it, in the version that it has now.
+    Unreadable(Arc<K>),
     /// Everything that was there at the start has been passed on.
     Synced,
 }
@@ -85,9 +88,14 @@ pub trait Watched:
     fn remembered(object: &Arc<Self>) -> Arc<Self> {
         object.clone()
     }
+
+    /// Whether the notes of the API server, who wrote which field when, are of use. They are long.
+    const HAS_USE_FOR_MANAGED_FIELDS: bool = false;
 }
 
-impl Watched for Lease {}
+impl Watched for Lease {
+    const HAS_USE_FOR_MANAGED_FIELDS: bool = true;
+}
 impl Watched for Broadcast {}
 impl Watched for BroadcastChannel {}
 
@@ -216,11 +224,9 @@ where
         match event {
             Event::Apply(DeserializeGuard(Ok(object))) => self.apply(object).await,
             Event::Delete(DeserializeGuard(Ok(object))) => self.delete(&key_of(&object)).await,
-            Event::Apply(DeserializeGuard(Err(invalid)))
-            | Event::InitApply(DeserializeGuard(Err(invalid))) => {
-                let name = invalid.metadata.name.unwrap_or_default();
-                tracing::error!(kind = %K::kind(&()), name, error = invalid.error, "object does not fit its schema, left alone");
-            }
+            Event::Apply(DeserializeGuard(Err(invalid))) => self.spoiled(invalid).await,
+            // It is none of those that are listed, so what was known of it goes.
+            Event::InitApply(DeserializeGuard(Err(invalid))) => log_invalid::<K>(&invalid),
             Event::Delete(DeserializeGuard(Err(_))) => {}
             Event::Init => self.listed = Some(HashMap::new()),
             Event::InitApply(DeserializeGuard(Ok(object))) => {
@@ -246,7 +252,9 @@ where
     }
 
     async fn apply(&mut self, mut object: K) {
-        object.meta_mut().managed_fields = None;
+        if !K::HAS_USE_FOR_MANAGED_FIELDS {
+            object.meta_mut().managed_fields = None;
+        }
         let key = key_of(&object);
         if self.known.get(&key).is_some_and(|known| is_older(&object, known.as_ref())) {
             return;
@@ -256,11 +264,35 @@ where
         let _ = self.changes.send(Change::Applied(object)).await;
     }
 
+    /// An object cannot be read any more. One that was never read was never passed on.
+    async fn spoiled(&mut self, invalid: InvalidObject) {
+        log_invalid::<K>(&invalid);
+        let metadata = invalid.metadata;
+        let key = ObjectKey::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        );
+        let Some(known) = self.known.get(&key).filter(|known| known.uid() == metadata.uid) else { return };
+        let mut object = known.as_ref().clone();
+        object.meta_mut().resource_version = metadata.resource_version;
+        if is_older(&object, known.as_ref()) {
+            return;
+        }
+        let object = Arc::new(object);
+        self.known.insert(key, object.clone());
+        let _ = self.changes.send(Change::Unreadable(object)).await;
+    }
+
     async fn delete(&mut self, key: &ObjectKey) {
         if let Some(object) = self.known.remove(key) {
             let _ = self.changes.send(Change::Deleted(object)).await;
         }
     }
+}
+
+fn log_invalid<K: Resource<DynamicType = ()>>(invalid: &InvalidObject) {
+    let name = invalid.metadata.name.as_deref().unwrap_or_default();
+    tracing::error!(kind = %K::kind(&()), name, error = invalid.error, "object does not fit its schema, left alone");
 }
 
 /// The next event of a watch. `None` when it is to be begun anew.

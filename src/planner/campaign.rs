@@ -5,17 +5,20 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
+use super::begun::has_begun;
 use super::plan::stalled;
-use super::reconcile::{is_sealed, uid_of};
 use super::{Context, PlannerError};
 use crate::api::{Broadcast, BroadcastCampaign};
 use crate::clock;
 use crate::cluster::{ApiError, as_seen, chain, within};
-use crate::domain::campaign::{Use, campaign_name, campaign_of, judge, kept_until, refusal, retention};
+use crate::domain::campaign::{
+    Use, campaign_name, campaign_of, has_other_key, is_own, judge, kept_until, refusal, retention,
+};
 use crate::domain::verdict::Stage;
 
 /// Between two looks for keys that need not be kept any longer. Nobody waits for that: an old key is free by its time, not
@@ -43,7 +46,7 @@ pub(super) async fn reserve(
         Ok(_) => Ok(Ok(())),
         Err(error) if error.is_already_exists() => {
             let used = within(api.get(&campaign.name_any())).await?;
-            if judge(&used.spec, broadcast.metadata.uid.as_deref(), None, clock::now()) == Use::Own {
+            if is_own(&used.spec, broadcast.metadata.uid.as_deref()) {
                 return Ok(Ok(()));
             }
             // Somebody was faster; the next look finds out whether the key is free again by then.
@@ -56,22 +59,16 @@ pub(super) async fn reserve(
 /// The Broadcast goes: its key is kept for a time, or is free at once if it never began.
 pub(super) async fn release(broadcast: &Broadcast, context: &Context) -> Result<(), PlannerError> {
     let Some((api, used)) = find(broadcast, context).await? else { return Ok(()) };
-    let is_own = judge(&used.spec, broadcast.metadata.uid.as_deref(), None, clock::now()) == Use::Own;
-    if !is_own {
+    if !is_own(&used.spec, broadcast.metadata.uid.as_deref()) {
         return Ok(());
     }
-    if has_begun(broadcast, context) {
-        keep(&api, used, kept_until(retention(broadcast), clock::now())).await?;
+    if has_begun(broadcast, context).await? {
+        let now = time_at(&api, &used).await?;
+        keep(&api, used, kept_until(retention(broadcast), now)).await?;
     } else {
         delete(&api, &used).await?;
     }
     Ok(())
-}
-
-/// Whether anything of a Broadcast may have been sent: its own status says so, or its pages do where it has lost that.
-fn has_begun(broadcast: &Broadcast, context: &Context) -> bool {
-    let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
-    is_sealed(broadcast) || pages.iter().any(|page| page.was_used())
 }
 
 /// Deletes keys whose time is over, and dates those whose Broadcast went without a word, while this process leads and until
@@ -133,6 +130,9 @@ async fn settle(
     api: &Api<BroadcastCampaign>,
     used: BroadcastCampaign,
 ) -> Result<Option<BroadcastCampaign>, PlannerError> {
+    if is_own(&used.spec, uid) {
+        return Ok(None);
+    }
     // Read fresh: a cache that does not have the owner yet would give its key away.
     let owners: Api<Broadcast> =
         Api::namespaced(context.client.clone(), &used.namespace().unwrap_or_default());
@@ -141,8 +141,12 @@ async fn settle(
         Err(error) if error.is_not_found() => None,
         Err(error) => return Err(error.into()),
     };
-    let now = clock::now();
-    match judge(&used.spec, uid, owner.as_ref(), now) {
+    let has_begun = match &owner {
+        Some(owner) if has_other_key(&used.spec, owner) => has_begun(owner, context).await?,
+        _ => true,
+    };
+    let now = time_at(api, &used).await?;
+    match judge(&used.spec, uid, owner.as_ref(), has_begun, now) {
         Use::Own => Ok(None),
         Use::Taken => Ok(Some(used)),
         Use::Free => {
@@ -154,6 +158,18 @@ async fn settle(
             Ok(Some(keep(api, used, until).await?))
         }
     }
+}
+
+/// The time by the API server, which alone decides how long a key is kept: the clock of a replica may be days ahead. It says when an
+/// object was changed last, also of a change that it is told not to store.
+async fn time_at(api: &Api<BroadcastCampaign>, used: &BroadcastCampaign) -> Result<Timestamp, ApiError> {
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let mut never_stored = used.clone();
+    // Any other number: what stays as it is has no new time.
+    never_stored.spec.retention_seconds ^= 1;
+    let changed = within(api.replace(&used.name_any(), &params, &never_stored)).await?;
+    let times = changed.managed_fields().iter().filter_map(|entry| entry.time.as_ref());
+    Ok(times.map(|time| time.0).max().unwrap_or_else(clock::now))
 }
 
 /// Sets the end of a key, unless it was changed since it was read.

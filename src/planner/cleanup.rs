@@ -7,8 +7,8 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::in_flight::is_in_flight;
-use super::restart::{give_back, is_needed_by_restart, restart_of};
+use super::in_flight::{give_up_claims, is_in_flight};
+use super::taking::{give_back, is_needed_by_restart, restart_of};
 use super::{Context, PlannerError, campaign};
 use crate::api::{Broadcast, FINALIZER};
 use crate::clock;
@@ -39,6 +39,7 @@ pub(super) async fn finalize(broadcast: &Broadcast, context: &Context) -> Result
     }
     give_back(broadcast, context).await?;
     if is_in_flight(broadcast, context).await? {
+        give_up_claims(broadcast, context).await?;
         return Ok(Action::requeue(DRAIN_POLL));
     }
     campaign::release(broadcast, context).await?;

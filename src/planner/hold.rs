@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 
+use super::begun::{own_pages, was_used};
 use super::plan::stalled;
 use super::reconcile::{channel_of, key_of, uid_of};
+use super::regain::{give_up, is_readable, put_in_place, take_up};
 use super::{Context, PlannerError, report, restart, sources};
 use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastStatus, HoldReason};
 use crate::clock;
 use crate::domain::audience::{digest, pages};
 use crate::domain::chat::ChatRules;
-use crate::domain::hold::{self, Books, Hold, batches_missing, batches_went_back, books};
+use crate::domain::hold::{self, Books, Hold, batches_missing, batches_went_back};
 use crate::domain::ids::ObjectKey;
-use crate::domain::outcome::Outcome;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::standing::Standing;
 use crate::domain::summary::Seen;
-use crate::domain::suppression::unmarked;
 use crate::domain::verdict::Stage;
 use crate::suppressions;
 
@@ -57,7 +57,7 @@ pub(super) async fn clear_leftovers(
     wanted: Vec<Page>,
 ) -> Result<Result<Vec<Page>, Stage>, PlannerError> {
     let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
-    let found = refuse_leftovers(&stored, broadcast);
+    let found = refuse_leftovers(&stored, broadcast, context).map(|found| as_accepted(broadcast, found));
     match found.as_ref().map(|found| (found.is_accepted(broadcast), found.reason)) {
         Some((false, _)) => return Ok(found.map(Stage::Held).map_or(Ok(wanted), Err)),
         Some((true, HoldReason::PagesOfAnotherBroadcast)) => {
@@ -71,7 +71,7 @@ pub(super) async fn clear_leftovers(
     }
     let accepted = found.or_else(|| hold::accepted(broadcast));
     if accepted.is_some_and(|accepted| accepted.reason == HoldReason::StatusLost) {
-        return Ok(take_up(wanted, &stored));
+        return Ok(take_up(broadcast, wanted, &stored));
     }
     let unfit: Vec<&BroadcastBatch> = stored.iter().filter(|page| !fits(&wanted, page)).collect();
     if !unfit.is_empty() && !end_other_plans(broadcast, context).await? {
@@ -104,11 +104,19 @@ pub(super) async fn look_for_leftovers(
     context: &Context,
 ) -> Result<Option<Hold>, PlannerError> {
     let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
-    Ok(refuse_leftovers(&stored, broadcast).filter(|held| !held.is_accepted(broadcast)))
+    let found = refuse_leftovers(&stored, broadcast, context).map(|found| as_accepted(broadcast, found));
+    Ok(found.filter(|held| !held.is_accepted(broadcast)))
+}
+
+/// A lost status that was accepted is made up for to the end. An earlier try may have made some of the pages, so that others
+/// are there than those that were shown; none of them is sent to again.
+fn as_accepted(broadcast: &Broadcast, found: Hold) -> Hold {
+    let accepted = hold::accepted(broadcast).filter(|accepted| accepted.reason == HoldReason::StatusLost);
+    accepted.filter(|accepted| accepted.reason == found.reason).unwrap_or(found)
 }
 
 /// Why a Broadcast must not be planned over the pages that are there, if so.
-fn refuse_leftovers(stored: &[BroadcastBatch], broadcast: &Broadcast) -> Option<Hold> {
+fn refuse_leftovers(stored: &[BroadcastBatch], broadcast: &Broadcast, context: &Context) -> Option<Hold> {
     let mut owners: Vec<&str> =
         foreign(stored, broadcast).map(|page| page.spec.broadcast.uid.as_str()).collect();
     if let Some(page) = foreign(stored, broadcast).next() {
@@ -122,12 +130,19 @@ fn refuse_leftovers(stored: &[BroadcastBatch], broadcast: &Broadcast) -> Option<
         );
         return Some(Hold::new(broadcast, HoldReason::PagesOfAnotherBroadcast, owners, &says));
     }
-    let used = stored.iter().find(|page| was_used(page))?;
-    let says = format!(
-        "batch {} has outcomes, but this Broadcast's status is gone: it was restored without it, so nothing is sent. \
-         Restore the status as well. Or go on from what the batches say; chats of batches that are lost become Unknown",
-        used.name_any()
-    );
+    let is_known = context.observed.pages.were_used(&key_of(broadcast).namespace, &uid_of(broadcast));
+    let says = match stored.iter().find(|page| was_used(page)) {
+        Some(used) => format!(
+            "batch {} has outcomes, but this Broadcast's status is gone: it was restored without it, so nothing is sent. \
+             Restore the status as well. Or go on from what the batches say; chats of batches that are lost become Unknown",
+            used.name_any()
+        ),
+        None if is_known => "this Broadcast was sent from, but its status is gone, and so are the batches that said to whom: nothing \
+                             is sent. Restore them. Or go on from what the batches say, with a second message to chats that are \
+                             Pending in them again; chats of batches that are lost become Unknown"
+            .to_owned(),
+        None => return None,
+    };
     // Receipts change pages while it is held; which pages they are stays.
     let mut uids: Vec<String> = stored.iter().filter_map(ResourceExt::uid).collect();
     uids.sort_unstable();
@@ -142,66 +157,10 @@ fn foreign<'a>(
     stored.iter().filter(move |page| page.spec.broadcast.uid != uid.as_str())
 }
 
-/// Whether anything was ever sent from a page.
-fn was_used(batch: &BroadcastBatch) -> bool {
-    let Some(status) = batch.status.as_ref().filter(|status| !status.outcomes.is_empty()) else {
-        return false;
-    };
-    let untouched = |page: Page| {
-        page.rows()
-            .iter()
-            .all(|row| matches!(row.outcome, Outcome::Pending | Outcome::Skipped) && row.attempts == 0)
-    };
-    status.claim.is_some() || status.sealed || !Page::parse(batch).is_ok_and(untouched)
-}
-
-/// The pages of a Broadcast that goes on without the status that it had: those that are stored stay as they are, and what may
-/// have been sent from the others is Unknown.
-fn take_up(mut wanted: Vec<Page>, stored: &[BroadcastBatch]) -> Result<Vec<Page>, Stage> {
-    if let Some(other) = stored.iter().find(|batch| !put_in_place(&mut wanted, batch)) {
-        let message = format!(
-            "batch {} has other recipients than the audience has now: give it back the audience that it was sent with, or \
-             send to the rest with a Broadcast of another name",
-            other.name_any()
-        );
-        return Err(stalled("AudienceChanged", &message));
-    }
-    Ok(give_up(wanted, |index| is_readable(stored, index)))
-}
-
-/// Puts a stored page in its place among those that are wanted, with the chats skipped that were suppressed when it was planned.
-/// Returns false when it has other recipients; who has opted out since makes no other recipients.
-fn put_in_place(wanted: &mut [Page], batch: &BroadcastBatch) -> bool {
-    let place = usize::try_from(batch.spec.index).ok().and_then(|index| wanted.get_mut(index));
-    match (place, Page::planned_as(batch)) {
-        (Some(place), Ok(page)) if unmarked(place) == unmarked(&page) => {
-            *place = page;
-            true
-        }
-        _ => false,
-    }
-}
-
 /// Whether a stored page has the recipients that are wanted in its place.
 fn fits(wanted: &[Page], batch: &BroadcastBatch) -> bool {
     let place = usize::try_from(batch.spec.index).ok().and_then(|index| wanted.get(index));
     place.is_some_and(|page| page.recipients_csv() == batch.spec.recipients)
-}
-
-/// Whether a page of this number is stored and can be read.
-fn is_readable(stored: &[BroadcastBatch], index: usize) -> bool {
-    stored.iter().any(|batch| usize::try_from(batch.spec.index) == Ok(index) && Page::parse(batch).is_ok())
-}
-
-/// Pages whose log is lost: their chats become Unknown.
-fn give_up(mut wanted: Vec<Page>, is_kept: impl Fn(usize) -> bool) -> Vec<Page> {
-    let now = clock::now();
-    for (index, page) in wanted.iter_mut().enumerate() {
-        if !is_kept(index) {
-            page.give_up(now);
-        }
-    }
-    wanted
 }
 
 /// What a sealed Broadcast is held for, if anything.
@@ -211,17 +170,28 @@ pub(super) async fn of_sealed(
 ) -> Result<Option<Hold>, PlannerError> {
     let shown = Hold::shown(broadcast).filter(|shown| shown.reason == HoldReason::BatchesWentBack);
     let is_complete = broadcast.status.as_ref().is_some_and(|status| status.completion_time.is_some());
-    let is_lost = context.observed.books(broadcast) == Books::Missing;
+    let books = context.observed.books(broadcast);
     let is_accepted = shown.as_ref().is_some_and(|shown| shown.is_accepted(broadcast));
-    if is_complete || (shown.is_some() && !(is_accepted && is_lost)) {
+    if let (Some(shown), Books::Behind(chats), false) = (&shown, books, is_accepted || is_complete)
+        && shown.chats.is_none_or(|known| chats > known)
+    {
+        // Who restores pages one by one goes on doing so after the first was noticed.
+        return Ok(Some(batches_went_back(broadcast, chats)));
+    }
+    if is_complete || (shown.is_some() && !(is_accepted && books == Books::Missing)) {
         // What went back stays so, also when receipts have made up for it since.
         return Ok(shown);
     }
     let pages = context.observed.pages.of(&broadcast.namespace().unwrap_or_default(), &uid_of(broadcast));
+    let of_lost = hold::accepted(broadcast).filter(|hold| hold.reason == HoldReason::BatchesMissing);
+    if of_lost.is_some() && Seen::of(&pages).behind == 0 {
+        // It is carried out to its end. An earlier try may have made some of the pages, so that another number is missing now.
+        return Ok(of_lost);
+    }
     if let Some(missing) = batches_missing(broadcast, &pages, clock::now()) {
         return Ok(Some(missing));
     }
-    match context.observed.books(broadcast) {
+    match books {
         Books::Agree | Books::Missing => Ok(None),
         // An earlier version of the very page was seen.
         Books::Behind(chats) if Seen::of(&pages).behind > 0 => Ok(Some(batches_went_back(broadcast, chats))),
@@ -277,27 +247,16 @@ async fn confirmed(broadcast: &Broadcast, context: &Context) -> Result<Option<Ho
     let stored = own_pages(broadcast, context).await?;
     let seen = seen(&stored);
     let status = broadcast.status.clone().unwrap_or_default();
-    match books(&status, &seen) {
+    match hold::books(&status, &seen) {
         Books::Behind(chats) => Ok(Some(batches_went_back(broadcast, chats))),
         Books::Agree | Books::Missing => Ok(None),
     }
 }
 
-async fn own_pages(broadcast: &Broadcast, context: &Context) -> Result<Vec<BroadcastBatch>, PlannerError> {
-    let mut stored = context.ledger.stored_pages(&key_of(broadcast)).await?;
-    let uid = uid_of(broadcast);
-    stored.retain(|page| page.spec.broadcast.uid == uid.as_str());
-    Ok(stored)
-}
-
 /// Stored pages, added up; those that cannot be read are not there.
 pub(super) fn seen(stored: &[BroadcastBatch]) -> Seen {
     let readable = stored.iter().filter_map(|batch| Page::parse(batch).ok());
-    readable.fold(Seen::default(), |seen, page| Seen {
-        pages: seen.pages + 1,
-        standing: seen.standing.with(Standing::of_page(&page.counts())),
-        ..seen
-    })
+    readable.fold(Seen::default(), |seen, page| seen.with_stored(Standing::of_page(&page.counts())))
 }
 
 /// Does what a person has accepted of a sealed Broadcast. Returns what it is then.
@@ -317,8 +276,16 @@ pub(super) async fn go_on(
     let mut wanted = pages(recipients);
     let status = broadcast.status.clone().unwrap_or_default();
     if status.audience_digest != Some(digest(&wanted)) {
-        let message = "the missing batches cannot be given up, because the audience is not what it was: give it back, or send \
-                       to the rest with a Broadcast of another name";
+        let message = match broadcast.spec.restart_from {
+            None => {
+                "the missing batches cannot be given up, because the audience is not what it was: give it back, or send to the rest \
+                     with a Broadcast of another name"
+            }
+            Some(_) => {
+                "the missing batches cannot be given up, because receipts have changed the source since, so who was in them is not \
+                        known: restore them. Or send to the rest with a Broadcast with recipients of its own"
+            }
+        };
         return Ok(stalled("AudienceChanged", message));
     }
     let stored = context.ledger.stored_pages(&key_of(broadcast)).await?;

@@ -3,6 +3,7 @@
 //! In: Broadcasts, their sources and pages. Out: pages before the first send, the seal of the plan, statuses, events. It
 //! sends nothing; the dispatcher sends what is sealed.
 
+mod begun;
 mod campaign;
 mod cleanup;
 mod hold;
@@ -10,9 +11,11 @@ mod in_flight;
 mod plan;
 mod readdress;
 mod reconcile;
+mod regain;
 mod report;
 mod restart;
 mod sources;
+mod taking;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +33,7 @@ use crate::address_guard::AddressPolicy;
 use crate::api::Broadcast;
 use crate::clock;
 use crate::cluster::{ApiError, chain};
+use crate::journal::{Journal, JournalError};
 use crate::lease::Leases;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
@@ -56,6 +60,9 @@ pub enum PlannerError {
     /// A page could not be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// Journals could not be taken into pages.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// This process leads no more: the next leader plans anew.
     #[error("the plan was left to another process, which leads now")]
     Deposed,
@@ -73,6 +80,8 @@ pub struct Context {
     pub client: Client,
     /// For pages.
     pub ledger: Arc<Ledger>,
+    /// For receipts that are not in their pages yet.
+    pub journal: Arc<Journal>,
     /// What this process sees.
     pub observed: Observed,
     /// Whether it is this process that plans.
@@ -94,7 +103,7 @@ impl Context {
     pub fn new(
         client: Client,
         recorder: Recorder,
-        ledger: Arc<Ledger>,
+        journal: Arc<Journal>,
         observed: Observed,
         leases: Leases,
         addresses: Arc<AddressPolicy>,
@@ -103,7 +112,8 @@ impl Context {
         Self {
             recorder,
             client,
-            ledger,
+            ledger: journal.ledger().clone(),
+            journal,
             observed,
             leases,
             addresses,

@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt};
 
 use super::restart::{self, Taken};
 use super::sources::{self, Read};
+use super::taking::found_again;
 use super::{Context, PlannerError, campaign, hold, report};
 use crate::api::{
     BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, Counts, KeyRef, Lineage, LocalRef,
@@ -22,8 +23,8 @@ use crate::clock;
 use crate::cluster::within;
 use crate::domain::audience::{digest, pages};
 use crate::domain::capabilities::Capabilities;
-use crate::domain::chat::ChatRules;
-use crate::domain::hold::Hold;
+use crate::domain::chat::{ChatRules, invalid_region};
+use crate::domain::hold::{Hold, goes_on_without_status};
 use crate::domain::ids::ObjectKey;
 use crate::domain::message::MessageTemplate;
 use crate::domain::page::{Page, Recipient};
@@ -47,6 +48,7 @@ pub(super) enum Planned {
 /// What a plan is made for.
 pub(super) struct Plan {
     pub(super) resolved: Resolved,
+    /// Until they are in pages: an audience may be as large as all the rest of the process.
     pub(super) recipients: Vec<Recipient>,
     pub(super) restarted_from: Option<ObjectRef>,
     pub(super) lineage: Lineage,
@@ -65,7 +67,7 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
         Some(request) => Box::pin(restart::prepare(broadcast, request, context)).await?,
         None => Box::pin(prepare(broadcast, context)).await?,
     };
-    let plan = match prepared {
+    let mut plan = match prepared {
         Ok(Some(plan)) => plan,
         Ok(None) => {
             // A person should know before they let it start.
@@ -85,7 +87,7 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
     // nothing in it that a person could put right.
     let channel = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &plan.resolved.channel_ref.name);
     let suppressed = suppressions::of_channel(&context.client, &channel).await?;
-    let wanted = suppressed.mark_pages(pages(plan.recipients.clone()));
+    let wanted = suppressed.mark_pages(pages(std::mem::take(&mut plan.recipients)));
     let written = match hold::clear_leftovers(broadcast, context, wanted).await? {
         Ok(written) => written,
         Err(stage) => return Ok(Planned::Not(stage)),
@@ -123,7 +125,7 @@ async fn prepare(
         Ok(recipients) => recipients,
         Err(stage) => return Ok(Err(stage)),
     };
-    if broadcast.spec.paused {
+    if is_stopped_before_it_began(broadcast) {
         return Ok(Ok(None));
     }
     let total = i32::try_from(recipients.len()).unwrap_or(i32::MAX);
@@ -133,6 +135,12 @@ async fn prepare(
         restarted_from: None,
         lineage: Lineage { root: broadcast.name_any(), depth: 0, total, reached: 0 },
     })))
+}
+
+/// Whether nothing may be written down yet. One that was sent and has lost its status is taken up all the same once that is accepted:
+/// then it shows how far it is, keeps its audience, and can be restarted.
+pub(super) fn is_stopped_before_it_began(broadcast: &Broadcast) -> bool {
+    broadcast.spec.paused && !goes_on_without_status(broadcast)
 }
 
 /// Checks that the channel exists, and the Secrets that it names.
@@ -181,7 +189,7 @@ pub(super) async fn check_channel(
 }
 
 /// A channel that was there when it was checked.
-fn present(
+pub(super) fn present(
     broadcast: &Broadcast,
     context: &Context,
     channel: &LocalRef,
@@ -197,7 +205,15 @@ pub(super) fn chat_rules(
     context: &Context,
     channel: &LocalRef,
 ) -> Result<ChatRules, Stage> {
-    present(broadcast, context, channel).map(|channel| ChatRules::of(&channel.spec))
+    let rules = ChatRules::of(&present(broadcast, context, channel)?.spec);
+    match rules.unknown_region() {
+        // The chats would all be skipped for a mistake of the channel.
+        Some(region) => {
+            let message = format!("channel {}: {}", channel.name, invalid_region(region));
+            Err(stalled("InvalidRegion", &message))
+        }
+        None => Ok(rules),
+    }
 }
 
 fn is_filled(data: &BTreeMap<String, ByteString>, key: &str) -> bool {
@@ -253,7 +269,7 @@ async fn seal(
     let channel = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &plan.resolved.channel_ref.name);
     plan.resolved.provider = context.observed.channel(&channel).map(|channel| channel.spec.provider);
     let digest = digest(&pages);
-    let (number, total) = (pages.len(), plan.recipients.len());
+    let (number, total) = (pages.len(), pages.iter().map(|page| page.recipients().len()).sum());
     let skipped =
         pages.iter().flat_map(Page::recipients).filter(|recipient| !recipient.skip.is_empty()).count();
     let writes = pages.into_iter().enumerate().map(|(index, page)| async move {
@@ -266,8 +282,11 @@ async fn seal(
     let written: Result<(), PlannerError> =
         futures::stream::iter(writes).buffer_unordered(WRITES_AT_ONCE).try_collect().await;
     written?;
-    let status =
+    let mut status =
         sealed_status(broadcast, plan, Sealing { digest, number, total, skipped, now: clock::now() });
+    if status.restarted_by.is_none() && goes_on_without_status(broadcast) {
+        status.restarted_by = found_again(broadcast, context);
+    }
     report::write(broadcast, context, status).await?;
     tracing::info!(chats = total, skipped, batches = number, "audience sealed");
     Ok(Planned::Sealed)

@@ -3,7 +3,7 @@
 //! In: channels, chats of the source. Out: chats of the child, as many.
 
 use super::Context;
-use super::plan::{chat_rules, stalled};
+use super::plan::{chat_rules, present, stalled};
 use crate::api::{Broadcast, Resolved};
 use crate::domain::chat::ChatRules;
 use crate::domain::page::Recipient;
@@ -29,14 +29,15 @@ impl Rules {
         let from = match inherited.map(|inherited| &inherited.channel_ref) {
             Some(other) if *other != resolved.channel_ref => {
                 // Without it nobody knows what its numbers are, and they may be somebody else's in another channel.
-                chat_rules(source, context, other).map_err(|_| {
+                let channel = present(source, context, other).map_err(|_| {
                     let message = format!(
                         "BroadcastChannel {} of the source does not exist any more, so what kind of chats the source has is \
                          not known: create it again, paused or not, until this restart has begun",
                         other.name
                     );
                     stalled("SourceChannelNotFound", &message)
-                })?
+                })?;
+                ChatRules::of(&channel.spec)
             }
             _ => to.clone(),
         };

@@ -13,9 +13,13 @@ use super::restart::Asked;
 use super::{Context, PlannerError, cleanup, hold, plan, report, restart};
 use crate::api::{Broadcast, BroadcastChannel};
 use crate::clock;
+use crate::cluster::chain;
 use crate::domain::hold::{Books, accepted};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::verdict::Stage;
+use crate::journal::JournalError;
+use crate::ledger::LedgerError;
+use crate::unstored;
 
 /// A Broadcast that needs a person is looked at again after so long: the cause may be a Secret or `ConfigMap`, which are
 /// not watched, because the operator has no business knowing all of them.
@@ -23,9 +27,6 @@ const RECHECK: Duration = Duration::from_secs(10);
 
 /// The cache is behind what is stored; its watch catches up within milliseconds.
 const OUTDATED: Duration = Duration::from_millis(200);
-
-/// A leader whose last renewal is too old goes on with the next one, or is no leader any more.
-const LATE_RENEWAL: Duration = Duration::from_secs(1);
 
 /// The reconciler of the controller.
 pub(super) async fn reconcile(
@@ -39,7 +40,7 @@ pub(super) async fn reconcile(
     };
     let span = span_of(&broadcast);
     let started = clock::monotonic();
-    let result = step(&broadcast, &context).instrument(span).await;
+    let result = look(&broadcast, &context).instrument(span).await;
     context.metrics.reconciled(result.is_ok(), started.elapsed());
     if result.is_ok() {
         context.succeeded(&broadcast);
@@ -57,16 +58,52 @@ fn span_of(broadcast: &Broadcast) -> Span {
     tracing::info_span!("broadcast", namespace, broadcast = broadcast.name_any())
 }
 
+/// One step. What only a person can help with is a state, and not only a line in the log.
+async fn look(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
+    let error = match step(broadcast, context).await {
+        Err(error) => error,
+        done => return done,
+    };
+    let Some(stage) = stage_of(&error) else { return Err(error) };
+    let wait = report::report(broadcast, context, &stage, None).await?;
+    Ok(Action::requeue(wait.unwrap_or(RECHECK)))
+}
+
+/// What a page that will not be stored, or a page or journal that cannot be read, means for the Broadcast that needs it. Anything
+/// else may go by itself.
+fn stage_of(error: &PlannerError) -> Option<Stage> {
+    let error = match error {
+        PlannerError::Ledger(error) | PlannerError::Journal(JournalError::Page(error)) => error,
+        PlannerError::Journal(JournalError::Unreadable { journal }) => {
+            let message = format!(
+                "journal {} cannot be read, so who has the message is not known: restore it, or delete it, which loses what it says",
+                journal.name
+            );
+            return Some(Stage::Stalled("JournalUnreadable".into(), message));
+        }
+        _ => return None,
+    };
+    match error {
+        LedgerError::Api { page, source } if source.is_refused() => {
+            let message = unstored::message(&page.name, &chain(source));
+            Some(Stage::Stalled(unstored::REASON.into(), message))
+        }
+        LedgerError::Corrupt { page, .. } => {
+            let message =
+                format!("batch {} is needed and cannot be read: {}. Restore it", page.name, chain(error));
+            Some(Stage::Stalled("BatchUnreadable".into(), message))
+        }
+        _ => None,
+    }
+}
+
 async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, PlannerError> {
     if !context.leases.is_leader() {
         if let Some(wait) = hold::bear_witness(broadcast, context).await? {
             return Ok(Action::requeue(wait));
         }
-        // Whoever becomes the leader looks at everything. One whose renewal is late may go on without becoming it anew.
-        return Ok(match context.leases.is_elected() {
-            true => Action::requeue(LATE_RENEWAL),
-            false => Action::await_change(),
-        });
+        // Whoever becomes the leader looks at everything, and so does a leader after a renewal that was late.
+        return Ok(Action::await_change());
     }
     if broadcast.metadata.deletion_timestamp.is_some() {
         return cleanup::finalize(broadcast, context).await;

@@ -12,6 +12,7 @@ use super::{Context, PlannerError};
 use crate::api::{Broadcast, BroadcastStatus};
 use crate::clock;
 use crate::cluster::{ApiError, within};
+use crate::domain::hold;
 use crate::domain::verdict::{Observation, Refusal, Stage, status_of};
 use crate::events;
 
@@ -61,8 +62,10 @@ pub(super) async fn report(
         return Ok(None);
     }
     let wait = context.pace.wait(&broadcast.uid().unwrap_or_default(), clock::monotonic());
-    // A hold must stand in the status before its reason can go away.
-    if wait.is_some() && !matches!(stage, Stage::Held(_)) {
+    // A hold must stand in the status before its reason can go away, and what accepting one has done before anything is found
+    // of it.
+    let is_urgent = matches!(stage, Stage::Held(_)) || hold::accepted(broadcast).is_some();
+    if wait.is_some() && !is_urgent {
         return Ok(wait);
     }
     write(broadcast, context, status).await?;

@@ -4,19 +4,20 @@
 //! the child gets can still be sent by the source.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 
+use super::begun::own_pages;
 use super::hold::{look_for_leftovers, seen};
-use super::plan::{self, Plan, check_channel, check_message, stalled};
+use super::plan::{self, Plan, check_channel, check_message, is_stopped_before_it_began, stalled};
 use super::readdress::{Rules, nobody_left};
-use super::reconcile::{is_sealed, key_of, uid_of};
+use super::reconcile::uid_of;
+use super::taking::{refuse_closed, take};
 use super::{Context, PlannerError, report};
 use crate::api::{
-    Broadcast, BroadcastBatch, BroadcastSpec, BroadcastStatus, Condition, Include, Lineage,
-    MAX_RESTART_TOKEN, ObjectRef, RESTART_ANNOTATION, RESTARTED_FROM_LABEL, Resolved, RestartFrom,
+    Broadcast, BroadcastBatch, BroadcastSpec, BroadcastStatus, Include, Lineage, MAX_RESTART_TOKEN,
+    ObjectRef, RESTART_ANNOTATION, RESTARTED_FROM_LABEL, Resolved, RestartFrom,
 };
 use crate::cluster::within;
 use crate::domain::hold::{Books, books};
@@ -60,10 +61,17 @@ pub(super) async fn prepare(
         Err(stage) => return Ok(Err(stage)),
     };
     // Everything that can be refused is refused before the source is touched.
-    if let Err(stage) = check_texts(&source, &resolved, request, &rules, context).await? {
+    let batches = match batches_of(&source, context).await? {
+        Ok(batches) => batches,
+        Err(stage) => return Ok(Err(stage)),
+    };
+    if let Some(refused) = refuse_closed(child, &source, &batches, context) {
+        return Ok(Err(refused));
+    }
+    if let Err(stage) = check_texts(&source, &batches, &resolved, request, &rules, context).await {
         return Ok(Err(stage));
     }
-    if child.spec.paused {
+    if is_stopped_before_it_began(child) {
         return Ok(Ok(None));
     }
     if let Some(held) = look_for_leftovers(child, context).await? {
@@ -87,7 +95,8 @@ pub(super) async fn prepare(
     Ok(Ok(Some(plan::of_restart(taken))))
 }
 
-async fn source_of(
+/// The source of a restart as it is stored.
+pub(super) async fn source_of(
     child: &Broadcast,
     request: &RestartFrom,
     context: &Context,
@@ -116,48 +125,44 @@ fn resolve(child: &Broadcast, source: &Broadcast) -> Result<Resolved, Stage> {
 /// Checks the message against the chats that the child may get, before anything is closed.
 async fn check_texts(
     source: &Broadcast,
+    batches: &[BroadcastBatch],
     resolved: &Resolved,
     request: &RestartFrom,
     rules: &Rules,
     context: &Context,
-) -> Result<Result<(), Stage>, PlannerError> {
-    let batches = match batches_of(source, context).await? {
-        Ok(batches) => batches,
-        Err(stage) => return Ok(Err(stage)),
-    };
+) -> Result<(), Stage> {
     let mut recipients = Vec::new();
-    for batch in &batches {
+    for batch in batches {
         if let Ok(mut page) = Page::parse(batch) {
             // As it will be once it is closed; a page with a claim on it is checked with what it has.
             let _ = page.seal(crate::clock::now());
             recipients.extend(carried_over([page].iter(), &request.include));
         }
     }
-    let recipients = match rules.readdressed(recipients).await {
-        Ok(recipients) => recipients,
-        Err(stage) => return Ok(Err(stage)),
-    };
+    let recipients = rules.readdressed(recipients).await?;
     if let Some(stage) = nobody_left(&recipients) {
-        return Ok(Err(stage));
+        return Err(stage);
     }
     let Resolved { channel_ref, provider: _, message } = resolved;
-    Ok(check_message(source, context, channel_ref, message, recipients).await.map(drop))
+    check_message(source, context, channel_ref, message, recipients).await.map(drop)
 }
 
-/// The pages of a source, in their order, all of them.
+/// The pages of a source, in their order, all of them, with everything in them that was stored of receipts until now.
 async fn batches_of(
     source: &Broadcast,
     context: &Context,
 ) -> Result<Result<Vec<BroadcastBatch>, Stage>, PlannerError> {
-    let uid = uid_of(source);
-    let mut batches = context.ledger.stored_pages(&key_of(source)).await?;
-    batches.retain(|batch| batch.spec.broadcast.uid == uid.as_str());
+    // A chat may be Failed in its page and delivered to in a journal: it is not sent to again.
+    context.journal.fold_all_of(source).await?;
+    let mut batches = own_pages(source, context).await?;
     batches.sort_by_key(|batch| batch.spec.index);
     let status = source.status.clone().unwrap_or_default();
     let wanted = status.batches.map_or(0, |batches| batches.total);
     if usize::try_from(wanted) != Ok(batches.len()) {
-        let message =
-            format!("the source should have {wanted} batches and has {}: some were deleted", batches.len());
+        let message = format!(
+            "the source should have {wanted} batches and has {}: some were deleted, or cannot be read",
+            batches.len()
+        );
         return Ok(Err(stalled("SourcePagesMissing", &message)));
     }
     // What it has sent to since would be sent to again.
@@ -198,47 +203,6 @@ pub(super) async fn recipients_again(
         Ok(rules) => Ok(rules.readdressed(recipients).await),
         Err(stage) => Ok(Err(stage)),
     }
-}
-
-/// Marks the source as restarted by this child, unless it is already. Fails when the source has changed since it was read.
-async fn take(child: &Broadcast, source: Broadcast, context: &Context) -> Result<Broadcast, PlannerError> {
-    let mut status = source.status.clone().unwrap_or_default();
-    if status.restarted_by.is_some() {
-        return Ok(source);
-    }
-    status.restarted_by = Some(ObjectRef { name: child.name_any(), uid: child.uid().unwrap_or_default() });
-    Ok(report::write(&source, context, status).await?)
-}
-
-/// Gives the source of a restart back that ends before its audience was sealed: another restart may take it then. What was
-/// closed of it stays closed, as Cancelled chats, which the next restart gets.
-pub(super) async fn give_back(child: &Broadcast, context: &Context) -> Result<(), PlannerError> {
-    let Some(request) = child.spec.restart_from.as_ref().filter(|_| !is_sealed(child)) else { return Ok(()) };
-    let Some(source) = source_of(child, request, context).await? else { return Ok(()) };
-    let mut status = source.status.clone().unwrap_or_default();
-    if status.restarted_by.as_ref().is_some_and(|by| Some(&by.uid) == child.metadata.uid.as_ref()) {
-        status.restarted_by = None;
-        report::write(&source, context, status).await?;
-    }
-    Ok(())
-}
-
-/// Whether a restart that may go on by itself has taken this Broadcast and still needs its pages.
-pub(super) fn is_needed_by_restart(source: &Broadcast, context: &Context) -> bool {
-    restart_of(source, context).is_some_and(|child| {
-        let conditions = child.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        !Condition::is_true(conditions, "Stalled")
-    })
-}
-
-/// The restart that has taken this Broadcast and is not sealed yet.
-pub(super) fn restart_of(source: &Broadcast, context: &Context) -> Option<Arc<Broadcast>> {
-    let by = source.status.as_ref().and_then(|status| status.restarted_by.as_ref())?;
-    let key = ObjectKey::new(source.namespace().unwrap_or_default(), &by.name);
-    context.observed.broadcast(&key).filter(|child| {
-        let is_same = child.metadata.uid.as_ref() == Some(&by.uid);
-        is_same && child.metadata.deletion_timestamp.is_none() && !is_sealed(child)
-    })
 }
 
 /// Closes every page of the source. A page with requests in flight is waited for.

@@ -2,6 +2,7 @@
 //!
 //! The client never repeats a request and follows no redirect: either would be a second message.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use reqwest::header::{HeaderMap, InvalidHeaderValue};
 use reqwest::{Certificate, Client};
 
 use super::SecretValues;
-use super::secrecy::hidden;
 use super::wire::{Outgoing, Protocol, WireAnswer, WireRequest};
-use crate::address_guard::{AddressNotAllowed, AddressPolicy};
+use crate::address_guard::{AddressNotAllowed, AddressPolicy, GuardedResolver};
 use crate::api::BroadcastChannelSpec;
 use crate::clock;
 use crate::domain::answer::Answer;
+use crate::domain::discretion::{without_chat, without_secret};
 use crate::domain::ids::ObjectKey;
+use crate::domain::outcome::Row;
+use crate::domain::receipt::Lookup;
 use crate::webhooks::InvalidSecret;
 
 /// Longest wait for a connection, and never more than half of the time for an answer: a gateway that does not accept in
@@ -29,8 +32,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest answer that is read. An answer is an id or an error; what is longer is cut, not refused.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Shortest chat that is cut out of what a provider says. Numbers of fewer digits stand for other things there, such as its codes.
-const SHORTEST_CHAT: usize = 5;
+/// What helps where nobody is trusted who vouches for a gateway.
+const NAME_AUTHORITY: &str =
+    "put the certificate of its authority into a Secret and name that in spec.caSecretRef";
 
 /// A gateway that cannot be used as it is described.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +90,6 @@ impl GatewayError {
 pub struct Gateway {
     client: Client,
     protocol: Arc<dyn Protocol>,
-    policy: Arc<AddressPolicy>,
     timeout: Duration,
     secrets: Arc<[String]>,
 }
@@ -109,7 +112,18 @@ impl Gateway {
         secrets: &SecretValues,
         policy: &Arc<AddressPolicy>,
     ) -> Result<Self, GatewayError> {
+        Self::with_names(key, channel, secrets, policy, policy.resolver())
+    }
+
+    fn with_names(
+        key: &ObjectKey,
+        channel: &BroadcastChannelSpec,
+        secrets: &SecretValues,
+        policy: &AddressPolicy,
+        names: Arc<GuardedResolver>,
+    ) -> Result<Self, GatewayError> {
         let protocol = super::protocol(key, channel, secrets)?;
+        // Every request goes to this host. An address is checked here once; a name at each connection, by the resolver.
         policy.check_url(&super::base_url(channel)?)?;
         let seconds = u64::try_from(channel.timeout_seconds()).unwrap_or(1).max(1);
         let timeout = Duration::from_secs(seconds);
@@ -129,13 +143,13 @@ impl Gateway {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .no_proxy()
-            .dns_resolver(policy.resolver())
+            .dns_resolver(names)
             .build()
             .map_err(GatewayError::Client)?;
         let mut secrets: Vec<String> = secrets.words().map(str::to_owned).collect();
         // One may be the beginning of another.
         secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Ok(Self { client, protocol, policy: policy.clone(), timeout, secrets: secrets.into() })
+        Ok(Self { client, protocol, timeout, secrets: secrets.into() })
     }
 
     /// Sends one message. Never fails: whatever happens is an answer.
@@ -161,20 +175,49 @@ impl Gateway {
         Some(self.discreet(answer, ""))
     }
 
+    /// Asks the provider what became of the message with this id, to this chat. `None`: it cannot be asked.
+    pub async fn look_up(&self, message_id: &str, chat: &str) -> Option<Lookup> {
+        let request = self.protocol.lookup(message_id)?;
+        let lookup = match self.exchange(request).await {
+            Ok(reply) => self.protocol.looked_up(&reply.as_answer()),
+            Err(answer) => Lookup::NotTold(answer),
+        };
+        Some(self.told(lookup, message_id, chat))
+    }
+
+    /// What was told of this message, without what it must not tell.
+    fn told(&self, lookup: Lookup, message_id: &str, chat: &str) -> Lookup {
+        match lookup {
+            Lookup::News(receipt) if receipt.id != message_id => {
+                Lookup::NotTold(Answer::unknown("OtherMessage", "the answer is about another message"))
+            }
+            Lookup::News(receipt) => {
+                let Row { code, detail, .. } = receipt.evidence.clone();
+                Lookup::News(receipt.with_error(&code, &self.hide(&detail, chat)))
+            }
+            Lookup::NotTold(answer) => Lookup::NotTold(self.discreet(answer, chat)),
+            Lookup::NoNews | Lookup::Gone => lookup,
+        }
+    }
+
     /// An answer without what it must not tell: providers repeat tokens that they refuse and numbers that they do not know, and
     /// details go on into conditions, events and logs.
     fn discreet(&self, answer: Answer, chat: &str) -> Answer {
-        let chat = if chat.len() < SHORTEST_CHAT { "" } else { chat };
-        let secrets = self.secrets.iter().map(String::as_str).chain([chat]);
-        answer.with_detail(|detail| secrets.fold(detail.to_owned(), |text, secret| hidden(&text, secret)))
+        // A code is no sentence with a number in it, and what is done depends on it.
+        answer.reworded(|text| self.without_secrets(text), |detail| self.hide(detail, chat))
+    }
+
+    fn hide(&self, detail: &str, chat: &str) -> String {
+        without_chat(&self.without_secrets(detail), chat)
+    }
+
+    fn without_secrets(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| without_secret(&text, secret))
     }
 
     async fn exchange(&self, request: WireRequest) -> Result<Reply, Answer> {
         let started = clock::monotonic();
         let WireRequest { method, url, headers, body } = request;
-        if let Err(refused) = self.policy.check_url(&url) {
-            return Err(Answer::Unreachable { detail: refused.to_string() });
-        }
         let request = self.client.request(method, url).headers(headers).body(body);
         let response = match tokio::time::timeout(self.timeout, request.send()).await {
             Ok(Ok(response)) => response,
@@ -215,124 +258,31 @@ async fn read_body(mut response: reqwest::Response) -> Vec<u8> {
     body
 }
 
-/// The innermost cause: it says what happened, and holds no url and so no secret in one.
+/// The innermost cause: it says what happened, and holds no url and so no secret in one. Where the channel's settings are the cure, it
+/// names them.
 fn cause_of(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    match is_vouched_for_by_nobody(cause) {
+        true => format!("{cause}; {NAME_AUTHORITY}"),
+        false => cause.to_string(),
+    }
+}
+
+/// Whether an error is that no authority which the channel trusts has signed the certificate of its gateway.
+fn is_vouched_for_by_nobody(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    let mut error = cause;
+    // Errors of I/O do not name as their source what they wrap.
+    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        error = inner;
+    }
+    // With a wrong authority that has the name of the right one, it is the signature that does not fit.
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)))
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::api::{HttpChannel, ProviderName};
-    use crate::domain::answer::{Refusal, RefusalKind};
-    use crate::domain::content::Content;
-    use crate::providers::wire::BroadcastName;
-
-    fn gateway(scheme: &str, listener: &TcpListener, timeout_seconds: i32) -> Gateway {
-        // Another test may have set it already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let address = listener.local_addr().expect("address");
-        let http =
-            HttpChannel { url: format!("{scheme}://{address}/"), timeout_seconds, ..HttpChannel::default() };
-        let channel =
-            BroadcastChannelSpec { http: Some(http), ..BroadcastChannelSpec::of(ProviderName::Http) };
-        let loopback = "127.0.0.0/8".parse().expect("range");
-        let policy = Arc::new(AddressPolicy::new(vec![loopback]));
-        Gateway::new(&ObjectKey::new("shop", "sms"), &channel, &SecretValues::default(), &policy)
-            .expect("gateway")
-    }
-
-    async fn send(gateway: &Gateway) -> Answer {
-        let (content, params) = (Content::text("Hi"), BTreeMap::new());
-        let broadcast = BroadcastName { namespace: "shop", name: "sale" };
-        let message = Outgoing {
-            token: "u.0.0",
-            chat: "15550100",
-            content: &content,
-            params: &params,
-            broadcast,
-            now: clock::now(),
-        };
-        gateway.send(&message).await
-    }
-
-    /// Answers one request with `answer` and then says nothing more.
-    async fn answer_once(listener: TcpListener, answer: &[u8]) {
-        let (mut connection, _) = listener.accept().await.expect("connection");
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"}}") {
-            assert_ne!(connection.read_buf(&mut seen).await.expect("request"), 0, "cut off");
-        }
-        connection.write_all(answer).await.expect("answer");
-        // Held open until the caller has its answer.
-        std::future::pending::<()>().await;
-    }
-
-    #[tokio::test]
-    async fn a_gateway_that_never_comes_to_a_connection_is_unreachable_also_with_a_short_time_out() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
-        let answer = send(&gateway("https", &listener, 1)).await;
-        assert!(matches!(answer, Answer::Unreachable { .. }), "{answer:?}");
-    }
-
-    #[tokio::test]
-    async fn a_body_that_never_comes_leaves_the_status_as_the_answer() {
-        let answers: [(&[u8], Answer); 2] = [
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n", Answer::accepted("")),
-            (
-                b"HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 9\r\n\r\n{",
-                Answer::Refused(Refusal {
-                    kind: RefusalKind::RateLimited,
-                    code: "429".into(),
-                    detail: "the gateway answered 429".into(),
-                    wait: Some(Duration::from_secs(7)),
-                }),
-            ),
-        ];
-        for (stored, expected) in answers {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
-            let gateway = gateway("http", &listener, 1);
-            let answer = tokio::select! {
-                answer = send(&gateway) => answer,
-                () = answer_once(listener, stored) => unreachable!("the connection stays open"),
-            };
-            assert_eq!(answer, expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_gateway_repeats_of_secrets_and_chats_is_not_told() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
-        let gateway = Gateway { secrets: Arc::new(["s3cret".into()]), ..gateway("http", &listener, 1) };
-        for (said, told) in [
-            ("no +15550100 (555), whatsapp:+15550100", "no +… (555), whatsapp:+…"),
-            ("you sent s3cret", "you sent …"),
-        ] {
-            let answer = Answer::refused(RefusalKind::Permanent, "21211", said);
-            let expected = Answer::refused(RefusalKind::Permanent, "21211", told);
-            assert_eq!(gateway.discreet(answer, "15550100"), expected);
-        }
-        let short = Answer::unknown("502", "error 502");
-        assert_eq!(gateway.discreet(short.clone(), "502"), short);
-    }
-
-    #[tokio::test]
-    async fn a_gateway_that_takes_the_request_and_says_nothing_is_unknown() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
-        let gateway = gateway("http", &listener, 1);
-        let answer = tokio::select! {
-            answer = send(&gateway) => answer,
-            () = answer_once(listener, b"") => unreachable!("the connection stays open"),
-        };
-        assert!(matches!(answer, Answer::Unknown { ref code, .. } if code == "Timeout"), "{answer:?}");
-    }
-}
+#[path = "gateway_tests.rs"]
+mod tests;

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::SecretValues;
 use super::gateway::GatewayError;
 use super::wire::{
-    BroadcastName, Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, secret_header,
+    self, BroadcastName, Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, secret_header,
 };
 use crate::api::{HttpChannel, HttpFormat};
-use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
+use crate::domain::answer::{Answer, RefusalKind, SenderTrouble};
 use crate::domain::content::{Content, MediaContent, TemplateContent};
 use crate::webhooks::{self, Secret};
 
@@ -176,27 +176,24 @@ fn read(answer: &WireAnswer<'_>) -> Answer {
     let body = parsed.unwrap_or_default();
     match status {
         200..=299 => Answer::accepted(body.id.map(text_of).unwrap_or_default()),
-        429 => rate_limited(answer),
         401 | 403 => Answer::refused(
             RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
             status.to_string(),
             error_text(status, body.error),
         ),
-        300..=399 | 408 => answer_of_status(status),
-        400..=499 => refused(status, body.error.unwrap_or_default()),
+        300..=399 | 407 | 408 | 429 => answer_of_status(answer),
         // A 5xx comes from anything on the way. Only with the gateway's own error body is it a definite no.
-        500..=599 if said_error => refused(status, body.error.unwrap_or_default()),
-        _ => answer_of_status(status),
+        400..=599 if said_error => refused(status, body.error.unwrap_or_default()),
+        400..=499 if !is_of_another(answer) => refused(status, ErrorBody::default()),
+        _ => answer_of_status(answer),
     }
 }
 
-fn rate_limited(answer: &WireAnswer<'_>) -> Answer {
-    Answer::Refused(Refusal {
-        kind: RefusalKind::RateLimited,
-        code: "429".into(),
-        detail: error_text(429, None),
-        wait: answer.retry_after(),
-    })
+/// Whether an answer without an error of the gateway is not the gateway's. A gateway may refuse a recipient with any status and any
+/// body, so it is only where the body is a proxy's, or the status says nothing that could be about a recipient.
+fn is_of_another(answer: &WireAnswer<'_>) -> bool {
+    let is_about_the_request = matches!(answer.status, 405 | 411 | 414 | 421 | 426 | 431);
+    wire::is_of_another(answer.status) && (is_about_the_request || answer.is_of_proxy())
 }
 
 fn refused(status: u16, error: ErrorBody) -> Answer {

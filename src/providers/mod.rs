@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use reqwest::Url;
+use sha2::{Digest, Sha256};
 
 use crate::api::{BroadcastChannelSpec, KeyRef, ProviderName};
 use crate::domain::ids::ObjectKey;
@@ -43,11 +44,29 @@ impl SecretValues {
         self.0.get(&(reference.name.clone(), reference.key.clone())).map_or("", String::as_str)
     }
 
+    /// What tells them apart from others without holding them.
+    #[must_use]
+    pub fn digest(&self) -> SecretDigest {
+        let mut digest = Sha256::new();
+        for ((name, key), value) in &self.0 {
+            for text in [name, key, value] {
+                // With its length before it, no text goes over into the next one.
+                digest.update(text.len().to_le_bytes());
+                digest.update(text);
+            }
+        }
+        SecretDigest(digest.finalize().into())
+    }
+
     /// All values, those of a rotation one by one. Certificates, which are no secrets, have lines, and are left out.
     fn words(&self) -> impl Iterator<Item = &str> {
         self.0.values().filter(|value| !value.contains('\n')).flat_map(|value| value.split_whitespace())
     }
 }
+
+/// Tells the values of a channel's Secrets apart. It stays in memory: of a short secret it would show too much.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SecretDigest([u8; 32]);
 
 /// The protocol that a channel speaks.
 fn protocol(

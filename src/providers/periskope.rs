@@ -15,14 +15,14 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, header};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::SecretValues;
 use super::gateway::GatewayError;
-use super::secrecy::hidden;
-use super::wire::{Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, join, secret_header};
+use super::wire::{
+    ErrorBody, Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, join, secret_header,
+};
 use crate::api::{MediaKind, PeriskopeChannel, TextFormat};
-use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
+use crate::domain::answer::{Answer, RefusalKind, SenderTrouble};
 use crate::domain::content::{Content, MediaContent};
 
 /// Header that names the phone that sends.
@@ -34,8 +34,6 @@ pub struct Periskope {
     health: Url,
     authorization: HeaderValue,
     phone: HeaderValue,
-    /// To be cut out of what Periskope says.
-    token: String,
 }
 
 #[derive(Serialize)]
@@ -68,15 +66,6 @@ struct Queued {
     queue_id: Option<String>,
 }
 
-/// An error: `{"code": "NOT_FOUND_ERROR", "message": "…", "status": 404}`.
-#[derive(Default, Deserialize)]
-struct ErrorBody {
-    #[serde(default)]
-    code: Value,
-    #[serde(default)]
-    message: String,
-}
-
 impl Periskope {
     /// The protocol of a channel.
     ///
@@ -89,38 +78,35 @@ impl Periskope {
             health: join(&channel.base_url, "message/queues/health")?,
             authorization: secret_header(&format!("Bearer {token}"))?,
             phone: HeaderValue::from_str(&channel.phone)?,
-            token: token.to_owned(),
         })
     }
 
     fn sign(&self, request: WireRequest) -> WireRequest {
         request.with(header::AUTHORIZATION, self.authorization.clone()).with(PHONE, self.phone.clone())
     }
+}
 
-    /// An answer that is no success. Of a 5xx nothing says whether the message was put into the queue before.
-    fn refused(&self, answer: &WireAnswer<'_>) -> Answer {
-        let status = answer.status;
-        let kind = match status {
-            401 | 403 => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
-            402 => RefusalKind::Sender(SenderTrouble::PaymentRequired),
-            429 => RefusalKind::RateLimited,
-            400..=407 | 409..=499 => RefusalKind::Permanent,
-            _ => return answer_of_status(status),
-        };
-        let ErrorBody { code, message } = serde_json::from_slice(answer.body).unwrap_or_default();
-        let code = match code {
-            Value::String(code) if !code.is_empty() => code,
-            Value::Number(code) => code.to_string(),
-            _ => status.to_string(),
-        };
-        let detail = if message.is_empty() {
-            format!("Periskope answered {status}")
-        } else {
-            hidden(&message, &self.token)
-        };
-        let wait = if kind == RefusalKind::RateLimited { answer.retry_after() } else { None };
-        Answer::Refused(Refusal { kind, code, detail, wait })
-    }
+/// An answer that is no success. Of a 5xx nothing says whether the message was put into the queue before. Errors are
+/// `{"code": "NOT_FOUND_ERROR", "message": "…", "status": 404}`; what has nothing of that is not Periskope's.
+fn refused(answer: &WireAnswer<'_>) -> Answer {
+    let status = answer.status;
+    let Some(ErrorBody { code, message }) = ErrorBody::of(answer.body) else {
+        return answer_of_status(answer);
+    };
+    let kind = match status {
+        401 | 403 => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
+        402 => RefusalKind::Sender(SenderTrouble::PaymentRequired),
+        429 => RefusalKind::RateLimited,
+        // There is no such chat.
+        404 => RefusalKind::Permanent,
+        // Its codes are listed nowhere.
+        400..=406 | 409..=499 => RefusalKind::Unlisted,
+        _ => return answer_of_status(answer),
+    };
+    let code = if code.is_empty() { status.to_string() } else { code };
+    let detail = if message.is_empty() { format!("Periskope answered {status}") } else { message };
+    let wait = if kind == RefusalKind::RateLimited { answer.retry_after() } else { None };
+    Answer::refused(kind, code, detail).with_wait(wait)
 }
 
 impl Protocol for Periskope {
@@ -140,7 +126,7 @@ impl Protocol for Periskope {
 
     fn answer(&self, answer: &WireAnswer<'_>) -> Answer {
         if !(200..=299).contains(&answer.status) {
-            return self.refused(answer);
+            return refused(answer);
         }
         let Queued { unique_id, queue_id } = serde_json::from_slice(answer.body).unwrap_or_default();
         let mut ids = unique_id.into_iter().chain(queue_id).filter(|id| !id.is_empty());
@@ -158,7 +144,7 @@ impl Protocol for Periskope {
     fn probed(&self, answer: &WireAnswer<'_>) -> Answer {
         match answer.status {
             200..=299 => Answer::accepted(""),
-            _ => self.refused(answer),
+            _ => refused(answer),
         }
     }
 }

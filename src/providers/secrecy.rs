@@ -1,13 +1,7 @@
-//! What every secret needs: not to be shown when a provider repeats it, and to be compared in a time that tells nothing. Pure.
+//! What every secret needs: to be compared in a time that tells nothing. Pure.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-
-/// A text of a provider without the secret: some repeat a token that they refuse.
-#[must_use]
-pub fn hidden(text: &str, secret: &str) -> String {
-    if secret.is_empty() { text.to_owned() } else { text.replace(secret, "…") }
-}
 
 /// Whether somebody knows a secret. The time that it takes says nothing about where the two differ. An empty secret is known by
 /// nobody.
@@ -40,12 +34,6 @@ fn mac(key: &str) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_secret_is_cut_out_of_what_a_provider_says() {
-        assert_eq!(hidden("Malformed access token EAAB1", "EAAB1"), "Malformed access token …");
-        assert_eq!(hidden("nothing in it", ""), "nothing in it");
-    }
 
     #[test]
     fn only_the_same_text_is_known_and_an_empty_one_never() {

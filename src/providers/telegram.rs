@@ -81,7 +81,7 @@ impl Protocol for Telegram {
     }
 
     fn answer(&self, answer: &WireAnswer<'_>) -> Answer {
-        answers::read(answer, &self.token)
+        answers::read(answer)
     }
 
     fn probe(&self) -> Option<WireRequest> {
@@ -89,7 +89,7 @@ impl Protocol for Telegram {
     }
 
     fn probed(&self, answer: &WireAnswer<'_>) -> Answer {
-        answers::read_probe(answer, &self.token)
+        answers::read_probe(answer)
     }
 }
 

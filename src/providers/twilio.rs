@@ -18,14 +18,18 @@ use serde_json::Value;
 
 use super::SecretValues;
 use super::gateway::GatewayError;
-use super::secrecy::hidden;
-use super::wire::{Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, join, secret_header};
+use super::wire::{
+    ErrorBody, Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, join, secret_header,
+};
 use crate::api::{TextFormat, TwilioChannel};
-use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
+use crate::domain::answer::{Answer, RefusalKind, SenderTrouble};
 use crate::domain::content::{Content, TemplateContent};
 use crate::domain::ids::ObjectKey;
-use crate::domain::receipt::Receipt;
+use crate::domain::receipt::Lookup;
 use webhook::Told;
+
+/// Twilio's number for what is not there.
+const NOT_FOUND: &str = "20404";
 
 /// What an address of `WhatsApp` begins with.
 const WHATSAPP: &str = "whatsapp:";
@@ -35,8 +39,6 @@ pub struct Twilio {
     /// The account; its messages are below it.
     account: Url,
     authorization: HeaderValue,
-    /// To be cut out of what Twilio says.
-    token: String,
     sender: Sender,
     validity_seconds: Option<i32>,
     callback: Option<Url>,
@@ -69,15 +71,6 @@ struct Account {
     status: String,
 }
 
-/// An error. Twilio also sends `status` and `more_info`.
-#[derive(Default, Deserialize)]
-struct ErrorBody {
-    #[serde(default)]
-    code: Value,
-    #[serde(default)]
-    message: String,
-}
-
 impl Twilio {
     /// The protocol of a channel.
     ///
@@ -102,15 +95,7 @@ impl Twilio {
             (None, None) => return Err(GatewayError::NoSettings("twilio.from")),
         };
         let validity_seconds = channel.validity_period_seconds;
-        Ok(Self { account, authorization, token: token.to_owned(), sender, validity_seconds, callback })
-    }
-
-    /// The request that asks what became of a message, for when receipts were lost. `sid` is Twilio's id of it. Its answer is read
-    /// by [`read_message`].
-    #[must_use]
-    pub fn lookup(&self, sid: &str) -> WireRequest {
-        let url = self.below(&["Messages", &format!("{sid}.json")]);
-        WireRequest::get(url).with(header::AUTHORIZATION, self.authorization.clone())
+        Ok(Self { account, authorization, sender, validity_seconds, callback })
     }
 
     fn below(&self, path: &[&str]) -> Url {
@@ -139,58 +124,55 @@ impl Twilio {
         url.query_pairs_mut().append_pair(webhook::TOKEN_PARAMETER, token);
         Some(url)
     }
+}
 
-    /// The answer to a message that Twilio made. Receipts do not repeat the status that it has from the start.
-    fn created(&self, answer: &WireAnswer<'_>) -> Answer {
-        let message: Option<Made> = serde_json::from_slice(answer.body).ok();
-        match message {
-            Some(message) if message.is_failed() && message.error_code.is_null() => Answer::refused(
-                RefusalKind::Permanent,
-                "failed",
-                "Twilio could not send it and did not say why",
-            ),
-            Some(message) if message.is_failed() => {
-                let text = message.error_message.unwrap_or_default();
-                self.refusal(answer, &ErrorBody { code: message.error_code, message: text })
-            }
-            Some(Made { sid, .. }) if !sid.is_empty() => Answer::accepted(sid),
-            // It may come from a proxy. If Twilio has the message, its receipts will say so.
-            _ => Answer::unknown(answer.status.to_string(), "the answer names no message"),
+/// The answer to a message that Twilio made. Receipts do not repeat the status that it has from the start.
+fn created(answer: &WireAnswer<'_>) -> Answer {
+    let message: Option<Made> = serde_json::from_slice(answer.body).ok();
+    match message {
+        Some(message) if message.is_failed() && message.error_code.is_null() => {
+            Answer::refused(RefusalKind::Permanent, "failed", "Twilio could not send it and did not say why")
         }
-    }
-
-    /// The answer of a request that Twilio, or something on the way, did not carry out.
-    fn refused(&self, answer: &WireAnswer<'_>) -> Answer {
-        let error: Option<ErrorBody> = serde_json::from_slice(answer.body).ok();
-        match (answer.status, error) {
-            (400..=407 | 409..=499, Some(error)) => self.refusal(answer, &error),
-            (429, None) => self.refusal(answer, &ErrorBody::default()),
-            // A 5xx does not say whether the message was made, not even with an error of Twilio in it.
-            (status @ 500..=599, Some(ErrorBody { message, .. })) if !message.is_empty() => {
-                let detail = format!("Twilio answered {status}: {}", hidden(&message, &self.token));
-                Answer::unknown(status.to_string(), detail)
-            }
-            (status, _) => answer_of_status(status),
+        Some(message) if message.is_failed() => {
+            refusal(answer, ErrorBody::new(&message.error_code, message.error_message.as_deref()))
         }
+        Some(Made { sid, .. }) if !sid.is_empty() => Answer::accepted(sid),
+        // It may come from a proxy. If Twilio has the message, its receipts will say so.
+        _ => Answer::unknown(answer.status.to_string(), "the answer names no message"),
     }
+}
 
-    fn refusal(&self, answer: &WireAnswer<'_>, error: &ErrorBody) -> Answer {
-        let status = answer.status;
-        let number = number(&error.code);
-        let known = number.and_then(codes::of);
-        let kind = match (status, known) {
-            (429, _) => RefusalKind::RateLimited,
-            (_, Some(code)) => code.kind,
-            (401 | 403, None) => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
-            _ => RefusalKind::Permanent,
-        };
-        let meaning =
-            || known.map_or_else(|| format!("Twilio answered {status}"), |code| code.meaning.to_owned());
-        let detail = if error.message.is_empty() { meaning() } else { hidden(&error.message, &self.token) };
-        let code = number.map_or_else(|| status.to_string(), |number| number.to_string());
-        let wait = if kind == RefusalKind::RateLimited { answer.retry_after() } else { None };
-        Answer::Refused(Refusal { kind, code, detail, wait })
+/// The answer of a request that Twilio, or something on the way, did not carry out. Errors of Twilio have a number, with a message,
+/// `status` and `more_info`.
+fn refused(answer: &WireAnswer<'_>) -> Answer {
+    let error = ErrorBody::of(answer.body).filter(|error| error.code.parse::<u32>().is_ok());
+    match (answer.status, error) {
+        (400..=406 | 409..=499, Some(error)) => refusal(answer, error),
+        // A 5xx does not say whether the message was made, not even with an error of Twilio in it.
+        (status @ 500..=599, Some(ErrorBody { message, .. })) if !message.is_empty() => {
+            let detail = format!("Twilio answered {status}: {message}");
+            Answer::unknown(status.to_string(), detail).with_wait(answer.unavailable_for())
+        }
+        _ => answer_of_status(answer),
     }
+}
+
+fn refusal(answer: &WireAnswer<'_>, error: ErrorBody) -> Answer {
+    let status = answer.status;
+    let number = error.code.parse().ok();
+    let known = number.and_then(codes::of);
+    let kind = match (status, known) {
+        (429, _) => RefusalKind::RateLimited,
+        (_, Some(code)) => code.kind,
+        (401 | 403, None) => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
+        _ => RefusalKind::Unlisted,
+    };
+    let meaning =
+        || known.map_or_else(|| format!("Twilio answered {status}"), |code| code.meaning.to_owned());
+    let detail = if error.message.is_empty() { meaning() } else { error.message };
+    let code = number.map_or_else(|| status.to_string(), |number| number.to_string());
+    let wait = if kind == RefusalKind::RateLimited { answer.retry_after() } else { None };
+    Answer::refused(kind, code, detail).with_wait(wait)
 }
 
 impl Protocol for Twilio {
@@ -219,8 +201,8 @@ impl Protocol for Twilio {
 
     fn answer(&self, answer: &WireAnswer<'_>) -> Answer {
         match answer.status {
-            200..=299 => self.created(answer),
-            _ => self.refused(answer),
+            200..=299 => created(answer),
+            _ => refused(answer),
         }
     }
 
@@ -232,7 +214,7 @@ impl Protocol for Twilio {
 
     fn probed(&self, answer: &WireAnswer<'_>) -> Answer {
         if !(200..=299).contains(&answer.status) {
-            return self.refused(answer);
+            return refused(answer);
         }
         let Account { status } = serde_json::from_slice(answer.body).unwrap_or_default();
         match status.as_str() {
@@ -241,6 +223,20 @@ impl Protocol for Twilio {
                 Answer::refused(kind, "", format!("the account is {status}"))
             }
             _ => Answer::accepted(""),
+        }
+    }
+
+    fn lookup(&self, sid: &str) -> Option<WireRequest> {
+        let url = self.below(&["Messages", &format!("{sid}.json")]);
+        Some(WireRequest::get(url).with(header::AUTHORIZATION, self.authorization.clone()))
+    }
+
+    fn looked_up(&self, answer: &WireAnswer<'_>) -> Lookup {
+        match answer.status {
+            200..=299 => read_message(answer.body, answer.now),
+            // In Twilio's own words: a 404 of something on the way says nothing of the message.
+            404 if is_not_found(answer.body) => Lookup::Gone,
+            _ => Lookup::NotTold(refused(answer)),
         }
     }
 }
@@ -283,18 +279,26 @@ fn content(content: &Content) -> Result<Vec<(&'static str, String)>, Answer> {
     Ok(fields)
 }
 
-/// What became of a message, from the answer to [`Twilio::lookup`]. `None`: it is still on its way, or the answer is none.
-#[must_use]
-pub fn read_message(body: &[u8], now: Timestamp) -> Option<Receipt> {
-    let message: Made = serde_json::from_slice(body).ok()?;
+/// What became of a message, as Twilio shows it when it is asked.
+fn read_message(body: &[u8], now: Timestamp) -> Lookup {
+    let unreadable = || Lookup::NotTold(Answer::unknown("Unreadable", "the answer is no message of Twilio"));
+    let Ok(message) = serde_json::from_slice::<Made>(body) else { return unreadable() };
     let time = message.date_updated.as_deref().and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
     let told = Told {
-        status: message.status.as_deref()?,
+        status: message.status.as_deref().unwrap_or_default(),
         error: number(&message.error_code),
         message: message.error_message.as_deref().unwrap_or_default(),
         time: time.map(|time| time.timestamp()),
     };
-    told.receipt(&message.sid, now).ok().flatten()
+    match told.receipt(&message.sid, now) {
+        Ok(Some(receipt)) => Lookup::News(receipt),
+        Ok(None) => Lookup::NoNews,
+        Err(_) => unreadable(),
+    }
+}
+
+fn is_not_found(body: &[u8]) -> bool {
+    ErrorBody::of(body).is_some_and(|error| error.code == NOT_FOUND)
 }
 
 impl Made {

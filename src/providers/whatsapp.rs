@@ -7,6 +7,7 @@ mod codes;
 mod content;
 #[cfg(test)]
 mod tests;
+mod usage;
 pub mod webhook;
 #[cfg(test)]
 mod webhook_tests;
@@ -19,13 +20,10 @@ use serde_json::{Value, json};
 
 use super::SecretValues;
 use super::gateway::GatewayError;
-use super::secrecy::hidden;
 use super::wire::{Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, join, secret_header};
 use crate::api::WhatsAppChannel;
 use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
 
-/// Header with the use of an account's limits, and how long they are closed.
-const USAGE_HEADER: &str = "x-business-use-case-usage";
 /// `message_status` of a message that goes out at once. Others say what holds it back.
 const ACCEPTED: &str = "accepted";
 
@@ -33,7 +31,6 @@ const ACCEPTED: &str = "accepted";
 pub struct WhatsApp {
     messages: Url,
     number: Url,
-    token: String,
     authorization: HeaderValue,
 }
 
@@ -48,24 +45,27 @@ impl WhatsApp {
         Ok(Self {
             messages: join(&channel.base_url, &format!("{number}/messages"))?,
             number: join(&channel.base_url, &format!("{number}?fields=id"))?,
-            token: token.to_owned(),
             authorization: secret_header(&format!("Bearer {token}"))?,
         })
     }
+}
 
-    /// What an answer means that is no success.
-    fn refusal(&self, answer: &WireAnswer<'_>, body: &Value) -> Answer {
-        let error = &body["error"];
-        let Some(code) = error["code"].as_i64() else { return answer_of_another(answer) };
-        let detail = hidden(detail_of(error), &self.token);
-        let known = codes::kind_of(code, error["error_subcode"].as_i64().unwrap_or_default());
-        let is_transient = error["is_transient"].as_bool().unwrap_or_default();
-        let Some(kind) = known.or_else(|| kind_of_status(answer.status, is_transient)) else {
-            return Answer::unknown(code.to_string(), detail);
-        };
-        let wait = if kind == RefusalKind::RateLimited { wait_of(answer, code) } else { None };
-        Answer::Refused(Refusal { kind, code: code.to_string(), detail, wait })
-    }
+/// What an answer means that is no success.
+fn refusal(answer: &WireAnswer<'_>, body: &Value) -> Answer {
+    let error = &body["error"];
+    let Some(code) = error["code"].as_i64() else { return answer_of_another(answer) };
+    let detail = detail_of(error);
+    let known = codes::kind_of(code, error["error_subcode"].as_i64().unwrap_or_default());
+    let is_transient = error["is_transient"].as_bool().unwrap_or_default();
+    let Some(kind) = known.or_else(|| kind_of_status(answer.status, is_transient)) else {
+        return Answer::unknown(code.to_string(), detail).with_wait(answer.unavailable_for());
+    };
+    let wait = match kind {
+        RefusalKind::RateLimited => wait_of(answer, code),
+        RefusalKind::Unavailable => answer.unavailable_for(),
+        _ => None,
+    };
+    Answer::refused(kind, code.to_string(), detail).with_wait(wait)
 }
 
 impl Protocol for WhatsApp {
@@ -89,15 +89,15 @@ impl Protocol for WhatsApp {
         let is_error = !body["error"].is_null();
         match answer.status {
             // What answers without Meta's words may be anything, such as a page to log in.
-            200..=299 if !is_error && is_taken(&body) => accepted(&body),
-            500..=599 => match self.refusal(answer, &body) {
-                // A failure inside of the API proves nothing about the message; its token settles it.
-                Answer::Refused(refusal) if refusal.kind == RefusalKind::Retryable => {
-                    Answer::unknown(refusal.code, refusal.detail)
+            200..=299 if !is_error && is_taken(&body) => accepted(&body, usage::is_near_limit(answer)),
+            500..=599 => match refusal(answer, &body) {
+                // That they are not fetched is known before anything is sent, but not by a server that failed: its token settles it.
+                Answer::Refused(refusal) if refusal.kind == RefusalKind::MediaNotFetched => {
+                    Answer::unknown(refusal.code, refusal.detail).with_wait(answer.unavailable_for())
                 }
                 other => other,
             },
-            _ => self.refusal(answer, &body),
+            _ => refusal(answer, &body),
         }
     }
 
@@ -111,7 +111,7 @@ impl Protocol for WhatsApp {
         if (200..=299).contains(&answer.status) && body["id"].is_string() {
             return Answer::accepted("");
         }
-        match self.refusal(answer, &body) {
+        match refusal(answer, &body) {
             Answer::Refused(refusal) if is_about_reading(&refusal) => {
                 Answer::unknown(refusal.code, refusal.detail)
             }
@@ -124,12 +124,13 @@ fn is_taken(body: &Value) -> bool {
     body["messages"].is_array() || body["messaging_product"].is_string()
 }
 
-fn accepted(body: &Value) -> Answer {
+fn accepted(body: &Value, is_near_limit: bool) -> Answer {
     let message = &body["messages"][0];
     let held = message["message_status"].as_str().filter(|status| *status != ACCEPTED);
     Answer::Accepted {
         message_id: message["id"].as_str().unwrap_or_default().to_owned(),
         held: held.unwrap_or_default().to_owned(),
+        is_near_limit,
     }
 }
 
@@ -137,21 +138,9 @@ fn accepted(body: &Value) -> Answer {
 fn answer_of_another(answer: &WireAnswer<'_>) -> Answer {
     let status = answer.status;
     match status {
-        // No message is sent to a path that is not there: the base url is that of something else.
-        404 => Answer::refused(
-            RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
-            "404",
-            "there is no API at the base url of the channel",
-        ),
-        429 => Answer::Refused(Refusal {
-            kind: RefusalKind::RateLimited,
-            code: "429".into(),
-            detail: "the provider answered 429".into(),
-            wait: wait_of(answer, 429),
-        }),
         // Something that is not Meta's, and no refusal either.
         200..=299 => Answer::unknown(status.to_string(), "the provider answered with something unreadable"),
-        _ => answer_of_status(status),
+        _ => answer_of_status(answer),
     }
 }
 
@@ -160,8 +149,8 @@ fn kind_of_status(status: u16, is_transient: bool) -> Option<RefusalKind> {
     match status {
         429 => Some(RefusalKind::RateLimited),
         401 | 403 => Some(RefusalKind::Sender(SenderTrouble::AuthenticationFailed)),
-        _ if is_transient => Some(RefusalKind::Retryable),
-        400..=499 => Some(RefusalKind::Permanent),
+        ..=499 if is_transient => Some(RefusalKind::Unavailable),
+        400..=499 => Some(RefusalKind::Unlisted),
         _ => None,
     }
 }
@@ -175,17 +164,8 @@ fn detail_of(error: &Value) -> &str {
 /// How long to wait: what `Retry-After` says, or else the minutes until the account may call again, and never less than the code
 /// asks for.
 fn wait_of(answer: &WireAnswer<'_>, code: i64) -> Option<Duration> {
-    let said = answer.retry_after().or_else(|| usage_wait(answer));
+    let said = answer.retry_after().or_else(|| usage::wait(answer));
     said.max(codes::shortest_wait(code))
-}
-
-/// The longest `estimated_time_to_regain_access`, which is in minutes, of all uses of all accounts.
-fn usage_wait(answer: &WireAnswer<'_>) -> Option<Duration> {
-    let text = answer.headers.get(USAGE_HEADER)?.to_str().ok()?;
-    let accounts: Value = serde_json::from_str(text).ok()?;
-    let uses = accounts.as_object()?.values().filter_map(Value::as_array).flatten();
-    let minutes = uses.filter_map(|usage| usage["estimated_time_to_regain_access"].as_u64()).max()?;
-    (minutes > 0).then(|| Duration::from_secs(minutes.saturating_mul(60)))
 }
 
 /// Whether a refusal of the probe may be about reading alone, which needs another permission than sending.

@@ -8,10 +8,15 @@ use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use reqwest::Url;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::gateway::GatewayError;
 use crate::domain::answer::{Answer, RefusalKind, SenderTrouble};
 use crate::domain::content::Content;
+use crate::domain::receipt::Lookup;
+
+/// What Traefik, and the default backend of ingresses, answer where they have no route.
+const PROXY_LINES: [&[u8]; 2] = [b"404 page not found", b"default backend - 404"];
 
 /// One message to one chat.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +70,36 @@ pub struct WireAnswer<'a> {
     pub now: Timestamp,
 }
 
+/// An error as REST APIs write it: `{"code": 21211, "message": "…"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorBody {
+    /// Its code, as text. Empty: it has none.
+    pub code: String,
+    /// What it says.
+    pub message: String,
+}
+
+impl ErrorBody {
+    /// Reads the body of an answer. `None`: it is no JSON object, or has neither of the two.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Option<Self> {
+        let body: Value = serde_json::from_slice(body).ok().filter(Value::is_object)?;
+        let error = Self::new(&body["code"], body["message"].as_str());
+        (error != Self::default()).then_some(error)
+    }
+
+    /// An error with this code, which may be a number or a text.
+    #[must_use]
+    pub fn new(code: &Value, message: Option<&str>) -> Self {
+        let code = match code {
+            Value::String(code) => code.clone(),
+            Value::Number(code) => code.to_string(),
+            _ => String::new(),
+        };
+        Self { code, message: message.unwrap_or_default().to_owned() }
+    }
+}
+
 /// A provider's protocol, with the settings and credentials of one channel.
 pub trait Protocol: Send + Sync {
     /// The request that sends a message.
@@ -82,6 +117,16 @@ pub trait Protocol: Send + Sync {
     /// What the provider said to the probe: `Accepted` when the credentials are good, a refusal of the sender when they are not, and
     /// anything else when that is not known.
     fn probed(&self, answer: &WireAnswer<'_>) -> Answer;
+
+    /// The request that asks what became of the message with this id. `None`: the provider cannot be asked.
+    fn lookup(&self, _message_id: &str) -> Option<WireRequest> {
+        None
+    }
+
+    /// What the provider said to that. Asked for only where [`lookup`](Self::lookup) makes a request.
+    fn looked_up(&self, answer: &WireAnswer<'_>) -> Lookup {
+        Lookup::NotTold(answer_of_status(answer))
+    }
 }
 
 impl WireRequest {
@@ -113,6 +158,24 @@ impl WireRequest {
 }
 
 impl WireAnswer<'_> {
+    /// Whether it is what proxies answer for themselves: a page for people, or one of the lines by which common ones say that they
+    /// have no way to the gateway. Nothing that takes messages from programs answers so.
+    #[must_use]
+    pub fn is_of_proxy(&self) -> bool {
+        let kind = self.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_html = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+        let body = self.body.trim_ascii();
+        let start = body.get(..9).unwrap_or(body).to_ascii_lowercase();
+        let is_page = start.starts_with(b"<html") || start.starts_with(b"<!doctype");
+        is_html || is_page || PROXY_LINES.contains(&body)
+    }
+
+    /// How long a server asks to wait that is not available. With other answers the header means something else, or nothing.
+    #[must_use]
+    pub fn unavailable_for(&self) -> Option<Duration> {
+        if self.status == 503 { self.retry_after() } else { None }
+    }
+
     /// What `Retry-After` asks for: seconds, or a date as in RFC 9110 §10.2.3.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -126,23 +189,38 @@ impl WireAnswer<'_> {
     }
 }
 
-/// The answer to a message that no provider gave, but something on the way: a proxy, a load balancer, a server that broke down. Only
-/// the status is known.
+/// What an answer means that is not in the provider's own words: it comes from something on the way, a proxy, a load balancer, a server
+/// that broke down. Only the status is known, and how long to wait.
+///
+/// What is surely not sent is no trouble of the chat, for the provider has not said a word about it. Surely are the refusals that
+/// RFC 9110 knows for requests that were not carried out. An intermediary gives them before it passes the request on.
 #[must_use]
-pub fn answer_of_status(status: u16) -> Answer {
+pub fn answer_of_status(answer: &WireAnswer<'_>) -> Answer {
+    let status = answer.status;
     let said = || format!("the provider answered {status}");
-    let sender = |trouble| Answer::refused(RefusalKind::Sender(trouble), status.to_string(), said());
+    let code = || status.to_string();
+    let sender = |trouble| Answer::refused(RefusalKind::Sender(trouble), code(), said());
     match status {
         // By these, servers also answer what they have carried out: "see there for the result".
-        302 | 303 => Answer::unknown(status.to_string(), said()),
+        302 | 303 => Answer::unknown(code(), said()),
         300..=399 => sender(SenderTrouble::Redirected),
-        401 | 403 => sender(SenderTrouble::AuthenticationFailed),
+        401 | 403 | 407 => sender(SenderTrouble::AuthenticationFailed),
         // It gave up waiting for the request, which it may have read whole.
-        408 => Answer::unknown("408", "the provider timed out"),
-        429 => Answer::refused(RefusalKind::RateLimited, "429", said()),
-        400..=499 => Answer::refused(RefusalKind::Permanent, status.to_string(), said()),
-        _ => Answer::unknown(status.to_string(), said()),
+        408 => Answer::unknown(code(), "the provider timed out"),
+        429 => Answer::refused(RefusalKind::RateLimited, code(), said()).with_wait(answer.retry_after()),
+        _ if is_of_another(status) => {
+            let detail = format!("{status}, which is not in the words of the provider");
+            Answer::refused(RefusalKind::Sender(SenderTrouble::UnexpectedAnswer), code(), detail)
+        }
+        // Among them 4xx that no standard knows, such as 499 and 460: somebody hung up. And 409: there may be such a message.
+        _ => Answer::unknown(code(), said()).with_wait(answer.unavailable_for()),
     }
+}
+
+/// Whether by this status something says that it passed the request on to nobody, if it is not the provider that says it.
+#[must_use]
+pub fn is_of_another(status: u16) -> bool {
+    matches!(status, 400 | 402 | 404..=406 | 410..=417 | 421..=428 | 431 | 451)
 }
 
 /// A base url with a path below it. Both are text that was checked by the schema.

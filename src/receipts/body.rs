@@ -10,6 +10,12 @@ use crate::domain::receipt::{NoticeError, Notices, Receipt};
 #[derive(Deserialize)]
 struct Raw {
     id: String,
+    /// The gateway's own id of the message, for a receipt whose `id` is the token.
+    #[serde(default, rename = "messageId")]
+    message_id: String,
+    /// The recipient.
+    #[serde(default)]
+    to: String,
     status: Status,
     #[serde(default)]
     time: Option<Timestamp>,
@@ -58,12 +64,14 @@ fn receipt(raw: Raw, now: Timestamp) -> Option<Receipt> {
         Status::Failed => Outcome::Failed,
     };
     let receipt = Receipt::new(&raw.id, outcome, raw.time, now)?;
+    let receipt = receipt.with_message_id(&raw.message_id).with_chat(&raw.to);
+    let receipt = Receipt { is_opt_out: raw.opt_out, ..receipt };
     if outcome != Outcome::Failed {
         return Some(receipt);
     }
     let code = raw.code.unwrap_or_else(|| "Failed".into());
     let detail = raw.message.unwrap_or_else(|| "the gateway reported that it failed".into());
-    Some(Receipt { is_opt_out: raw.opt_out, ..receipt.with_error(&code, &detail) })
+    Some(receipt.with_error(&code, &detail))
 }
 
 #[cfg(test)]
@@ -89,6 +97,19 @@ mod tests {
         let early = "2026-11-23T09:59:00Z".parse().expect("time");
         assert_eq!((a.id.as_str(), &a.evidence), ("a", &Row::known(Outcome::Delivered, 1, early)));
         assert_eq!((b.evidence.outcome, b.evidence.code.as_str()), (Outcome::Failed, "131026"));
+    }
+
+    #[test]
+    fn an_opt_out_counts_with_any_status_and_an_unnamed_message_with_its_own_id() {
+        for status in ["sent", "delivered", "read", "failed"] {
+            let body = read(&format!(
+                r#"{{"id":"a","messageId":"m1","to":"15550100","status":"{status}","optOut":true}}"#
+            ));
+            let [receipt] = &body.receipts[..] else { panic!("{body:?}") };
+            assert!(receipt.is_opt_out, "{status}");
+            assert_eq!((receipt.chat.as_str(), receipt.evidence.message_id.as_str()), ("15550100", "m1"));
+        }
+        assert!(!read(r#"{"id":"a","status":"read"}"#).receipts[0].is_opt_out);
     }
 
     #[test]

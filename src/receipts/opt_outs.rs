@@ -1,58 +1,96 @@
 //! What chats want, as their provider tells it: who wants no more messages is written down before the request is answered.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::Client;
+use jiff::Timestamp;
 
+use super::places::{At, channels_of};
 use super::refusal::Refusal;
-use crate::api::BroadcastChannelSpec;
-use crate::domain::ids::{BroadcastUid, ObjectKey};
-use crate::domain::outcome::Row;
-use crate::domain::receipt::Preference;
+use super::{Books, meaning};
+use crate::api::{BroadcastChannelSpec, SuppressionReason};
+use crate::domain::ids::ObjectKey;
+use crate::domain::receipt::{Preference, Receipt};
 use crate::domain::suppression::reason_of;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::LedgerError;
 use crate::suppressions;
 
 /// Opt-outs that are stored at the same time: a body may have thousands, and its sender waits seconds for the answer.
 const WRITES_AT_ONCE: usize = 16;
 
-/// Stores what chats said that they want.
+/// A chat that a channel is not to send to any more.
+struct Suppressing {
+    channel: ObjectKey,
+    chat: String,
+    reason: SuppressionReason,
+    code: String,
+    since: Timestamp,
+}
+
+/// Stores what chats said that they want, for the channels of the number that they said it to.
 pub async fn follow(
-    client: &Client,
+    books: &Books,
     channel: &ObjectKey,
     spec: &BroadcastChannelSpec,
     preferences: &[Preference],
 ) -> Result<(), Refusal> {
-    for Preference { chat, is_wanted, code } in preferences {
-        let stored = match is_wanted {
-            true => suppressions::forget(client, channel, chat).await,
-            false => suppressions::record(client, channel, chat, reason_of(spec.provider), code).await,
-        };
-        stored.map_err(|error| Refusal::NotStored(Box::new(error)))?;
+    for Preference { chat, is_wanted, code, time, number } in preferences {
+        for own in channels_of(&books.observed, channel, number) {
+            let (client, reason) = (&books.client, reason_of(spec.provider));
+            let stored = match is_wanted {
+                true => suppressions::forget(client, &own, chat, *time).await,
+                false => suppressions::record(client, &own, chat, reason, code, *time).await,
+            };
+            stored.map_err(|error| Refusal::NotStored(Box::new(error)))?;
+        }
     }
     Ok(())
 }
 
-/// Stores that the chats of these rows want no more messages.
+/// Stores that the recipients of these messages are not to be sent to any more: those who said so, and those of whom a rule says
+/// so. Whose log is gone is known by the receipt alone, if it names the recipient.
 pub async fn suppress(
-    client: &Client,
-    ledger: &Ledger,
+    books: &Books,
     channel: &ObjectKey,
     spec: &BroadcastChannelSpec,
-    (page, broadcast): (&ObjectKey, &BroadcastUid),
-    rows: &[(usize, Row)],
+    placed: &[(At, Receipt)],
+    lost: &[Receipt],
 ) -> Result<(), Refusal> {
-    let content = match ledger.read_of(page, broadcast).await {
-        Ok(content) => content,
-        // Deleted since, and its chats with it.
-        Err(LedgerError::Gone { .. } | LedgerError::Foreign { .. }) => return Ok(()),
-        Err(error) => return Err(Refusal::NotStored(Box::new(error))),
-    };
-    let reason = reason_of(spec.provider);
-    let chats = rows.iter().filter_map(|(row, evidence)| {
-        content.recipients().get(*row).map(|recipient| (recipient.chat.as_str(), evidence.code.as_str()))
+    let mut all = Vec::new();
+    for (at, receipt) in placed {
+        let own = ObjectKey::new(&channel.namespace, &at.channel);
+        let stored = books.observed.channel(&own);
+        let spec = stored.as_ref().map_or(spec, |channel| &channel.spec);
+        if let Some(reason) = meaning::of(spec, receipt).suppress {
+            let chat = chat_of(books, at, receipt).await?;
+            all.extend(chat.map(|chat| Suppressing::new(own, chat, reason, receipt)));
+        }
+    }
+    for receipt in lost.iter().filter(|receipt| receipt.is_opt_out && !receipt.chat.is_empty()) {
+        for own in channels_of(&books.observed, channel, &receipt.number) {
+            all.push(Suppressing::new(own, receipt.chat.clone(), reason_of(spec.provider), receipt));
+        }
+    }
+    let writes = all.iter().map(|Suppressing { channel, chat, reason, code, since }| {
+        suppressions::record(&books.client, channel, chat, *reason, code, *since)
     });
-    let writes = chats.map(|(chat, code)| suppressions::record(client, channel, chat, reason, code));
     let stored =
         stream::iter(writes.collect::<Vec<_>>()).buffer_unordered(WRITES_AT_ONCE).try_collect::<()>();
     stored.await.map_err(|error| Refusal::NotStored(Box::new(error)))
+}
+
+/// The recipient of a message, as the audience names it.
+async fn chat_of(books: &Books, at: &At, receipt: &Receipt) -> Result<Option<String>, Refusal> {
+    let named = Some(&receipt.chat).filter(|chat| !chat.is_empty()).cloned();
+    match books.ledger.read_of(&at.page, &at.broadcast).await {
+        Ok(content) => Ok(content.recipients().get(at.row).map(|recipient| recipient.chat.clone()).or(named)),
+        // Deleted since.
+        Err(LedgerError::Gone { .. } | LedgerError::Foreign { .. }) => Ok(named),
+        Err(error) => Err(Refusal::NotStored(Box::new(error))),
+    }
+}
+
+impl Suppressing {
+    fn new(channel: ObjectKey, chat: String, reason: SuppressionReason, receipt: &Receipt) -> Self {
+        let since = receipt.evidence.time.unwrap_or_default();
+        Self { channel, chat, reason, code: receipt.evidence.code.clone(), since }
+    }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use crate::api::{Broadcast, BroadcastChannel};
+use crate::api::{Broadcast, BroadcastChannel, ProviderName};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::token::MessageToken;
+use crate::journal::{Owner, PageOf};
 use crate::observed::Observed;
 
 /// Longest time until what one replica has stored is in view of another: watches that work take milliseconds.
@@ -19,12 +20,37 @@ const SEEN_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 pub struct At {
     /// The page.
     pub page: ObjectKey,
+    /// Its number, from 0.
+    pub index: usize,
     /// The Broadcast that the page belongs to.
     pub broadcast: BroadcastUid,
     /// Row in the page.
     pub row: usize,
+    /// Name of the Broadcast.
+    pub name: String,
     /// Name of the channel that the message went through.
     pub channel: String,
+    /// What it was found by.
+    pub named_by: NamedBy,
+}
+
+impl At {
+    /// Its page, and whose it is.
+    #[must_use]
+    pub fn page_of(&self) -> PageOf {
+        let key = ObjectKey::new(&self.page.namespace, &self.name);
+        let owner = Owner { key, uid: self.broadcast.clone() };
+        PageOf { broadcast: owner, key: self.page.clone(), index: self.index }
+    }
+}
+
+/// What a row is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// Its token, which is that of all tries.
+    Token,
+    /// The id of one message.
+    MessageId,
 }
 
 /// What an id names.
@@ -34,6 +60,10 @@ pub enum Named {
     Row(At),
     /// Nothing yet; it may be the id of a message whose answer is on its way.
     Nothing,
+    /// Nothing yet: what it names is stored, and not in view here.
+    Unseen,
+    /// Nothing, and its Broadcast is not in view: it was deleted, or this replica has not heard of it yet.
+    Homeless(BroadcastUid),
     /// No message of the channel, now or later.
     Stranger,
 }
@@ -42,7 +72,7 @@ pub enum Named {
 /// channel's messages.
 pub struct Places<'a> {
     observed: &'a Observed,
-    namespace: &'a str,
+    channel: &'a ObjectKey,
     broadcasts: Vec<Arc<Broadcast>>,
 }
 
@@ -57,7 +87,13 @@ impl<'a> Places<'a> {
                 && resolved.is_some_and(|resolved| names.contains(&resolved.channel_ref.name))
         });
         broadcasts.sort_by_key(|broadcast| std::cmp::Reverse(broadcast.creation_timestamp()));
-        Self { observed, namespace: &channel.namespace, broadcasts }
+        Self { observed, channel, broadcasts }
+    }
+
+    /// Whether the gateway makes one message of all tries of a chat.
+    #[must_use]
+    pub fn are_one_message(&self) -> bool {
+        self.observed.channel(self.channel).is_some_and(|channel| channel.spec.is_idempotent())
     }
 
     /// What a token or message id names.
@@ -65,24 +101,76 @@ impl<'a> Places<'a> {
     pub fn find(&self, id: &str) -> Named {
         let token = id.parse::<MessageToken>().ok();
         if let Some(token) = token.as_ref().filter(|token| self.uids().any(|uid| uid == token.broadcast)) {
-            let page = self.observed.pages.page(self.namespace, &token.broadcast, token.page);
+            let page = self.observed.pages.page(&self.channel.namespace, &token.broadcast, token.page);
             return match page {
                 Some(page) if token.row >= page.rows => Named::Stranger,
                 Some(_) => {
-                    self.at(&token.broadcast, token.page, token.row).map_or(Named::Nothing, Named::Row)
+                    let at = self.at(&token.broadcast, token.page, token.row, NamedBy::Token);
+                    at.map_or(Named::Nothing, Named::Row)
                 }
+                None if self.is_planned(token) => Named::Unseen,
                 None => Named::Nothing,
             };
         }
         let ids = &self.observed.pages.message_ids;
-        let by_id =
-            self.uids().find_map(|uid| ids.find(&uid, id).and_then(|(page, row)| self.at(&uid, page, row)));
-        match by_id {
-            Some(at) => Named::Row(at),
-            // Tokens are known before they are sent: this one is of another channel or a deleted Broadcast.
-            None if token.is_some_and(|token| is_uuid(token.broadcast.as_str())) => Named::Stranger,
-            None => Named::Nothing,
+        let by_id = self.uids().find_map(|uid| {
+            let (page, row) = ids.find(&uid, id)?;
+            self.at(&uid, page, row, NamedBy::MessageId)
+        });
+        let token = token.filter(|token| is_uuid(token.broadcast.as_str()));
+        match (by_id, token) {
+            (Some(at), _) => Named::Row(at),
+            // Tokens are known before they are sent.
+            (None, Some(token)) => self.home_of(token.broadcast),
+            (None, None) => Named::Nothing,
         }
+    }
+
+    /// Where a message is whose Broadcast is none of the channel's, as far as is in view.
+    fn home_of(&self, uid: BroadcastUid) -> Named {
+        let is_it = |broadcast: &Broadcast| {
+            broadcast.uid().as_deref() == Some(uid.as_str())
+                && broadcast.namespace().as_deref() == Some(&self.channel.namespace)
+        };
+        match self.observed.broadcasts.state_filter(is_it).first() {
+            Some(known) if known.status.as_ref().is_some_and(|status| status.resolved.is_some()) => {
+                Named::Stranger
+            }
+            // It was sent from, so it is sealed.
+            Some(_) => Named::Unseen,
+            None => Named::Homeless(uid),
+        }
+    }
+
+    /// Whether a page should be there.
+    fn is_planned(&self, token: &MessageToken) -> bool {
+        let is_it =
+            |broadcast: &&Arc<Broadcast>| broadcast.uid().as_deref() == Some(token.broadcast.as_str());
+        let status = self.broadcasts.iter().find(is_it).and_then(|broadcast| broadcast.status.as_ref());
+        let total = status.and_then(|status| status.batches).map_or(0, |batches| batches.total);
+        usize::try_from(total).is_ok_and(|total| token.page < total)
+    }
+
+    /// What any of the ids of a message names, and which of them that is. A message is a stranger only by all of its ids.
+    #[must_use]
+    pub fn find_any<'i>(&self, ids: impl Iterator<Item = &'i str>) -> (&'i str, Named) {
+        let mut first = None;
+        for id in ids {
+            match self.find(id) {
+                row @ Named::Row(_) => return (id, row),
+                named @ (Named::Nothing | Named::Unseen | Named::Homeless(_)) => first = Some((id, named)),
+                Named::Stranger => first = first.or(Some((id, Named::Stranger))),
+            }
+        }
+        first.unwrap_or(("", Named::Stranger))
+    }
+
+    /// Whether the provider gives the tokens of messages back in their receipts.
+    #[must_use]
+    pub fn have_tokens(&self) -> bool {
+        self.observed.channel(self.channel).is_some_and(|channel| {
+            matches!(channel.spec.provider, ProviderName::WhatsApp | ProviderName::Twilio)
+        })
     }
 
     /// Whether requests of this channel may be in flight, so that an id that is unknown now may be known soon. Another
@@ -96,13 +184,19 @@ impl<'a> Places<'a> {
         })
     }
 
-    fn at(&self, broadcast: &BroadcastUid, page: usize, row: usize) -> Option<At> {
-        let summary = self.observed.pages.page(self.namespace, broadcast, page)?;
-        let is_it = |known: &&Arc<Broadcast>| known.uid().as_deref() == Some(broadcast.as_str());
-        let resolved = self.broadcasts.iter().find(is_it)?.status.as_ref()?.resolved.as_ref()?;
-        let channel = resolved.channel_ref.name.clone();
-        let (page, broadcast) = (summary.key.clone(), broadcast.clone());
-        (row < summary.rows).then_some(At { page, broadcast, row, channel })
+    /// Whether a receipt of this number of the provider's may be of a message of one of its channels.
+    #[must_use]
+    pub fn is_of(&self, number: &str) -> bool {
+        number.is_empty() || !channels_of(self.observed, self.channel, number).is_empty()
+    }
+
+    fn at(&self, uid: &BroadcastUid, page: usize, row: usize, named_by: NamedBy) -> Option<At> {
+        let summary = self.observed.pages.page(&self.channel.namespace, uid, page)?;
+        let broadcast = self.broadcasts.iter().find(|known| known.uid().as_deref() == Some(uid.as_str()))?;
+        let channel = broadcast.status.as_ref()?.resolved.as_ref()?.channel_ref.name.clone();
+        let (name, page, broadcast) = (broadcast.name_any(), summary.key.clone(), uid.clone());
+        let index = summary.index;
+        (row < summary.rows).then_some(At { page, index, broadcast, row, name, channel, named_by })
     }
 
     fn uids(&self) -> impl Iterator<Item = BroadcastUid> + '_ {
@@ -112,12 +206,36 @@ impl<'a> Places<'a> {
 
 /// The channels whose receipts come the same way: Meta has one webhook for all numbers of an app.
 fn names_of(observed: &Observed, channel: &ObjectKey) -> Vec<String> {
+    let others = of_app(observed, channel);
+    others.iter().map(|other| other.name_any()).chain([channel.name.clone()]).collect()
+}
+
+/// The channels that a notice of this number is about: the one whose address was called, and that of the number, if it is another one
+/// of the same app. None, where no channel has that number.
+#[must_use]
+pub fn channels_of(observed: &Observed, channel: &ObjectKey, number: &str) -> Vec<ObjectKey> {
+    if number.is_empty() {
+        return vec![channel.clone()];
+    }
+    let is_its = |other: &BroadcastChannel| {
+        other.spec.whats_app.as_ref().is_some_and(|whats_app| whats_app.phone_number_id == number)
+    };
+    // The channel itself may have no app secret any more.
+    let own = observed.channel(channel).into_iter();
+    let all = own.chain(of_app(observed, channel)).filter(|other| is_its(other));
+    let mut names: Vec<String> = all.map(|other| other.name_any()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().map(|name| ObjectKey::new(&channel.namespace, name)).collect()
+}
+
+/// The channels of one app.
+fn of_app(observed: &Observed, channel: &ObjectKey) -> Vec<Arc<BroadcastChannel>> {
     let app = |channel: &BroadcastChannel| channel.spec.whats_app.as_ref()?.app_secret_ref.clone();
     let own = observed.channel(channel).and_then(|channel| app(&channel));
-    let others = observed.channels.state_filter(|other| {
+    observed.channels.state_filter(|other| {
         other.namespace().as_deref() == Some(&channel.namespace) && own.is_some() && app(other) == own
-    });
-    others.iter().map(|other| other.name_any()).chain([channel.name.clone()]).collect()
+    })
 }
 
 /// Whether this is a UID as the API server makes them, and not the beginning of a message id that looks like a token.

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::room::{BODY_TIMEOUT, MAX_BODY};
 use super::secrets::Untrusted;
 use crate::domain::receipt::NoticeError;
+use crate::metrics::DeferReason;
 
 /// Seconds after which a gateway may try again what could not be stored.
 const RETRY_AFTER: &str = "5";
@@ -42,18 +43,30 @@ pub enum Refusal {
     TooEarly,
 }
 
+impl Refusal {
+    /// Why the same request may be taken later.
+    pub fn deferred(&self) -> Option<DeferReason> {
+        match self {
+            Self::Busy => Some(DeferReason::Busy),
+            Self::Untrusted(Untrusted::Unusable) => Some(DeferReason::Secret),
+            Self::NotStored(_) => Some(DeferReason::NotStored),
+            Self::TooEarly => Some(DeferReason::TooEarly),
+            _ => None,
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
+            refusal if refusal.deferred().is_some() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoChannel => StatusCode::NOT_FOUND,
             Self::Untrusted(Untrusted::NotConfigured(_)) | Self::WrongToken => StatusCode::FORBIDDEN,
-            Self::Untrusted(Untrusted::Signature(_) | Untrusted::NoSignature(_)) => StatusCode::UNAUTHORIZED,
+            Self::Untrusted(_) => StatusCode::UNAUTHORIZED,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::Busy | Self::Untrusted(Untrusted::Unusable) | Self::NotStored(_) | Self::TooEarly => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy | Self::NotStored(_) | Self::TooEarly => StatusCode::SERVICE_UNAVAILABLE,
         };
         let body = axum::Json(serde_json::json!({ "error": { "message": self.to_string() } }));
         match status {

@@ -5,10 +5,11 @@
 //! after the signature and takes room of its own channel alone.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream, HttpBody};
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -20,6 +21,9 @@ use crate::domain::ids::ObjectKey;
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 /// Longest time for a body to arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that are read of a body that was refused, and the longest time for it.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+const DISCARDED_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of all bodies that are read or checked at the same time.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Receipts of a channel that are stored, or wait for the answers of their sends, at the same time: about 10 MiB. A body with more is
@@ -59,11 +63,18 @@ impl BodyRoom {
     }
 
     async fn collect(&self, body: Body) -> Result<Received, Refusal> {
+        // It may say so in its head: nothing of it is kept.
+        let is_too_large = body.size_hint().lower() > MAX_BODY as u64;
         let mut chunks = body.into_data_stream();
+        if is_too_large {
+            tokio::spawn(discard(chunks));
+            return Err(Refusal::TooLarge);
+        }
         let mut received = Received { bytes: Vec::new(), room: self.take(0)? };
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| Refusal::Incomplete)?;
             if received.bytes.len() + chunk.len() > MAX_BODY {
+                tokio::spawn(discard(chunks));
                 return Err(Refusal::TooLarge);
             }
             received.room.merge(self.take(chunk.len())?);
@@ -78,20 +89,51 @@ impl BodyRoom {
     }
 }
 
+/// Reads the rest of a body that was refused, and keeps nothing of it: a connection that is closed while its peer still writes is
+/// reset, and the peer never sees why.
+async fn discard(mut chunks: BodyDataStream) {
+    let reading = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(chunk)) = chunks.next().await
+            && let Some(rest) = left.checked_sub(chunk.len())
+        {
+            left = rest;
+        }
+    };
+    // Whoever takes longer has had the answer for long.
+    let _ = tokio::time::timeout(DISCARDED_WITHIN, reading).await;
+}
+
 /// Room for the receipts of one channel.
 pub struct ChannelRoom {
     receipts: Arc<Semaphore>,
     /// Ids that no message had when they came.
     pub refused: RefusedIds,
+    /// A receipt named the token of a message of the channel.
+    echoes: AtomicBool,
 }
 
 impl Default for ChannelRoom {
     fn default() -> Self {
-        Self { receipts: Arc::new(Semaphore::new(MAX_RECEIPTS)), refused: RefusedIds::default() }
+        Self {
+            receipts: Arc::new(Semaphore::new(MAX_RECEIPTS)),
+            refused: RefusedIds::default(),
+            echoes: AtomicBool::new(false),
+        }
     }
 }
 
 impl ChannelRoom {
+    /// Takes in that receipts of the channel name tokens.
+    pub fn note_echo(&self) {
+        self.echoes.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether receipts of the channel name tokens, as far as some have come: one without is of somebody else's message.
+    pub fn echoes(&self) -> bool {
+        self.echoes.load(Ordering::Relaxed)
+    }
+
     /// Takes room for so many receipts, until it is dropped.
     pub fn take(&self, receipts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         // More than fit even when nobody else is there.

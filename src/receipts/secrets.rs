@@ -1,6 +1,6 @@
 //! Who may send receipts of a channel: its signing secrets, read when they are needed and remembered for a short time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::source::Source;
-use crate::api::KeyRef;
+use crate::api::{BroadcastChannelSpec, KeyRef};
 use crate::clock;
 use crate::cluster::{ApiError, chain, within};
 use crate::webhooks::WebhookError;
@@ -87,6 +87,23 @@ impl SigningSecrets {
         }
     }
 
+    /// What a channel's provider may have of its secrets, and must not be told again when it repeats it. A secret that cannot be read
+    /// is not in it.
+    pub async fn words(&self, namespace: &str, channel: &BroadcastChannelSpec) -> Vec<String> {
+        let certificates = channel.ca_secret_ref.as_ref();
+        let mut words = BTreeSet::new();
+        for from in channel.sending_secrets().chain(channel.receipt_secrets()) {
+            if Some(from) != certificates {
+                let known = self.known(namespace, from, FRESH).await;
+                words.extend(known.iter().flat_map(|values| values.iter().cloned()));
+            }
+        }
+        let mut words: Vec<String> = words.into_iter().collect();
+        // One may be the beginning of another.
+        words.sort_by_key(|word| std::cmp::Reverse(word.len()));
+        words
+    }
+
     /// The values of a key: one, or several in a rotation.
     pub async fn values(&self, namespace: &str, from: &KeyRef) -> Result<Arc<[String]>, Untrusted> {
         self.known(namespace, from, FRESH).await
@@ -119,13 +136,7 @@ impl SigningSecrets {
         };
         let KeyRef { name, key } = from;
         let reason = chain(&trouble);
-        tracing::warn!(
-            namespace,
-            secret = name,
-            key,
-            reason,
-            "the signing secret of a channel cannot be used"
-        );
+        tracing::warn!(namespace, secret = name, key, reason, "a secret of a channel cannot be used");
         match before.filter(|before| trouble.is_temporary() && age(before.read) < FRESH) {
             Some(before) => Known { looked: now(), ..before },
             None => Known { looked: now(), read: now(), secrets: None },

@@ -50,6 +50,12 @@ pub enum RunError {
     /// What this process knows is of another history.
     #[error("starting anew")]
     WentBack(#[source] WentBack),
+    /// Nothing comes by the watches, although the API server takes what is written.
+    #[error("this process has seen nothing for too long, although its renewals succeed: {reason}")]
+    Blind {
+        /// Which watch, and how it fails.
+        reason: String,
+    },
     /// A part panicked.
     #[error("the {part} died")]
     Died {

@@ -7,14 +7,16 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::admin::Readiness;
-use crate::api::{Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel, BroadcastSuppression};
+use crate::api::{
+    Broadcast, BroadcastBatch, BroadcastCampaign, BroadcastChannel, BroadcastJournal, BroadcastSuppression,
+};
 use crate::clock;
 use crate::cluster::{ApiError, within};
 
 /// Between two looks for the CRDs.
 const CRD_POLL: Duration = Duration::from_secs(2);
 
-/// Waits until all five kinds are served, and may be read in one namespace at least.
+/// Waits until all six kinds are served, and may be read in one namespace at least.
 pub(super) async fn served(client: &Client, namespaces: &[String], readiness: &Readiness) {
     let places: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
@@ -27,6 +29,7 @@ pub(super) async fn served(client: &Client, namespaces: &[String], readiness: &R
                 is_served::<Broadcast>(client, *place).await,
                 is_served::<BroadcastChannel>(client, *place).await,
                 is_served::<BroadcastBatch>(client, *place).await,
+                is_served::<BroadcastJournal>(client, *place).await,
                 is_served::<BroadcastCampaign>(client, *place).await,
                 is_served::<BroadcastSuppression>(client, *place).await,
             ];

@@ -7,6 +7,7 @@ mod connect;
 mod error;
 mod kinds;
 mod parts;
+mod sight;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,20 +22,20 @@ use tokio_util::sync::CancellationToken;
 use crate::address_guard::AddressPolicy;
 use crate::admin::{self, Readiness};
 use crate::cli::RunArgs;
+use crate::journal::{Journal, JournalSettings};
 use crate::lease::{LeaseSettings, Leases};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::pulse::Pulse;
 use crate::shutdown::DRAIN_DEADLINE;
-use crate::{clock, dispatcher, events, planner, receipts, shutdown};
+use crate::{dispatcher, events, planner, receipts, shutdown, unstored};
 
 pub use connect::configured;
 pub use error::RunError;
 use parts::{Part, stopped};
+use sight::Sight;
 
-/// Between two looks at the state of the watches.
-const SIGHT_POLL: Duration = Duration::from_secs(2);
 /// Longest time for the parts that only have to let go, after everything in flight is recorded.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -52,6 +53,8 @@ pub struct Setup {
     pub namespaces: Vec<String>,
     /// Ranges that channels may point to besides public addresses.
     pub allow_addresses: Vec<IpNet>,
+    /// How receipts go through journals.
+    pub journals: JournalSettings,
     /// How replicas share their work.
     pub leases: LeaseSettings,
 }
@@ -75,6 +78,10 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
         receipts: listen(args.receipts_address).await?,
         namespaces: args.namespaces.clone(),
         allow_addresses: args.allow_addresses.clone(),
+        journals: JournalSettings {
+            poor_writes_per_second: args.receipt_page_writes_per_second,
+            ..JournalSettings::default()
+        },
         leases,
     };
     operate(setup, stop).await
@@ -83,9 +90,11 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
 /// Works until `stop`, and then until everything in flight is recorded.
 ///
 /// # Errors
-/// When a part of it died, or what was in flight could not be recorded in time.
+/// When a part of it died, when it sees nothing any more, or when what was in flight could not be recorded in time.
 pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunError> {
-    let Setup { client, metrics, admin, receipts, namespaces, allow_addresses, leases } = setup;
+    let Setup { client, metrics, admin, receipts, namespaces, allow_addresses, journals, leases } = setup;
+    // A process that sees nothing stops as by a signal.
+    let stop = stop.child_token();
     let readiness = Readiness::default();
     readiness.close("crds", "looking for the CustomResourceDefinitions");
     readiness.close("caches", "the first list of all kinds");
@@ -104,12 +113,15 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
 
     let (observed, watches, triggers) = Observed::new(client.clone(), namespaces.clone());
     let ledger = Arc::new(Ledger::new(client.clone(), observed.pages.clone()));
+    let journal = Journal::new(client.clone(), ledger.clone(), observed.clone(), metrics.clone(), journals);
+    let journal = Arc::new(journal);
     let mut watches = Part::task("watches", watches.run(close.clone()));
     tokio::select! {
         () = observed.synced() => readiness.open("caches"),
         () = stop.cancelled() => return Ok(()),
         ended = watches.ended() => return Err(ended),
     }
+    let patience = sight::patience(&leases.times);
     let (leases, keeping) = Leases::new(client.clone(), leases, readiness.clone(), metrics.clone());
     let farewell = CancellationToken::new();
     let keeping = keeping.run(farewell.clone());
@@ -120,7 +132,7 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let planning = planner::Context::new(
         client.clone(),
         recorder.clone(),
-        ledger.clone(),
+        journal.clone(),
         observed.clone(),
         leases.clone(),
         addresses.clone(),
@@ -129,8 +141,9 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let sending = dispatcher::Context {
         client: client.clone(),
         ledger: ledger.clone(),
+        journal: journal.clone(),
         observed: observed.clone(),
-        leases,
+        leases: leases.clone(),
         addresses,
         pulse,
         metrics: metrics.clone(),
@@ -139,14 +152,25 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let sending = dispatcher::run(Arc::new(sending), stop.clone());
     let mut dispatcher = Part::new("dispatcher", async move { sending.await.map_err(RunError::Dispatcher) });
     let mut planner = Part::task("planner", planner::run(Arc::new(planning), triggers, close.clone()));
-    let sight = show_sight(observed.clone(), namespaces, readiness.clone(), close.clone());
-    let mut sight = Part::task("look at the watches", sight);
-    let receipts = receipts::serve(receipts, client, ledger, observed, metrics, close.clone());
+    let mut journals = Part::task("journals", journal.clone().run(leases.clone(), close.clone()));
+    let sight = Sight::new(observed.clone(), leases, namespaces, readiness.clone(), patience);
+    let mut sight = Part::new("look at the watches", sight.look(close.clone()));
+    let telling = unstored::tell(ledger.clone(), recorder, metrics.clone(), close.clone());
+    let mut telling = Part::task("teller of batches that are not stored", telling);
+    let books = receipts::Books { client, ledger, journal, observed, metrics };
+    let receipts = receipts::serve(receipts, books, close.clone());
     let mut receipts = Part::server("receipts server", receipts);
 
-    let parts =
-        [&mut dispatcher, &mut planner, &mut receipts, &mut keeping, &mut watches, &mut sight, &mut admin];
-    stopped(&stop, parts).await?;
+    let sending = [&mut dispatcher, &mut planner, &mut receipts, &mut journals, &mut keeping];
+    let parts = sending.into_iter().chain([&mut watches, &mut sight, &mut telling, &mut admin]);
+    let blind = match stopped(&stop, parts).await {
+        Err(blind @ RunError::Blind { .. }) => Some(blind),
+        stopped => stopped.map(|()| None)?,
+    };
+    if let Some(blind) = &blind {
+        tracing::error!(error = %blind, "stopping, so that another replica takes over: requests in flight are finished and recorded");
+        stop.cancel();
+    }
     readiness.close("running", "the process is ending");
     match tokio::time::timeout(DRAIN_DEADLINE, dispatcher.finished()).await {
         Ok(finished) => finished?,
@@ -157,33 +181,10 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     // The others take over when the leases are gone, so these go only when nothing is planned any more.
     let _ = tokio::time::timeout(CLOSE_DEADLINE, planner.finished()).await;
     farewell.cancel();
-    // Nothing of what is left can lose anything: receipts that are not answered come again.
-    let rest = [keeping, receipts, watches, sight, admin].map(Part::finished);
+    // Nothing of what is left can lose anything: receipts that are not answered come again, and journals are taken in by others.
+    let rest = [keeping, receipts, journals, watches, admin].map(Part::finished);
     let _ = tokio::time::timeout(CLOSE_DEADLINE, join_all(rest)).await;
-    Ok(())
-}
-
-/// Closes the gate of the watches while nothing can be seen anywhere: one namespace that is refused holds up no other.
-async fn show_sight(
-    observed: Observed,
-    namespaces: Vec<String>,
-    readiness: Readiness,
-    ended: CancellationToken,
-) {
-    while !ended.is_cancelled() {
-        let looks: Vec<Option<String>> = match &namespaces[..] {
-            [] => vec![observed.blind("")],
-            some => some.iter().map(|namespace| observed.blind(namespace)).collect(),
-        };
-        match looks.into_iter().collect::<Option<Vec<String>>>() {
-            None => readiness.open("watches"),
-            Some(reasons) => readiness.close("watches", reasons.join("; ")),
-        }
-        tokio::select! {
-            () = ended.cancelled() => {}
-            () = clock::wait(SIGHT_POLL) => {}
-        }
-    }
+    blind.map_or(Ok(()), Err)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {

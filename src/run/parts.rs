@@ -50,11 +50,11 @@ impl Part {
 }
 
 /// Waits for the signal. A part that ends before it is an error.
-pub(super) async fn stopped<const N: usize>(
+pub(super) async fn stopped(
     stop: &CancellationToken,
-    parts: [&mut Part; N],
+    parts: impl IntoIterator<Item = &mut Part>,
 ) -> Result<(), RunError> {
-    let ends = select_all(parts.map(|part| Box::pin(part.ended())));
+    let ends = select_all(parts.into_iter().map(|part| Box::pin(part.ended())));
     tokio::select! {
         // The dispatcher ends because of the signal, at once when it is idle: that is no error.
         biased;

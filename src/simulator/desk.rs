@@ -129,6 +129,8 @@ pub(super) struct Desk {
     pub(super) is_idempotent: bool,
     /// Messages of formats that can be asked for them, by message id.
     pub(super) known: HashMap<Text, AcceptedMessage>,
+    /// Ids that somebody asked about.
+    pub(super) lookups: Vec<String>,
 }
 
 /// The only secret that is taken, by format. Where there is none, any is.
@@ -205,9 +207,9 @@ fn done(fault: Option<&Fault>, is_repeat: bool) -> Done {
         None => Done::Accepted,
         Some(Fault::Refuse(refusal)) => Done::Refused { status: refusal.status, code: refusal.code.clone() },
         Some(Fault::TooManyRequests(_)) => Done::RateLimited,
-        Some(Fault::StatusBeforeAccept(status) | Fault::StatusAfterAccept(status)) => {
-            Done::Failed { status: *status }
-        }
+        Some(
+            Fault::StatusBeforeAccept(status) | Fault::StatusAfterAccept(status) | Fault::ProxyPage(status),
+        ) => Done::Failed { status: *status },
         Some(Fault::ResetBeforeAccept {} | Fault::ResetAfterAccept {}) => Done::Reset,
         Some(Fault::Hang {} | Fault::HangAfterAccept {}) => Done::Hung,
         Some(Fault::Redirect(redirect)) => Done::Redirected { status: redirect.status },
@@ -223,6 +225,7 @@ fn reply(fault: Option<Fault>, known: Option<&AcceptedMessage>, request: &Reques
         Some(Fault::Refuse(refusal)) => format.refused(&refusal, &request.message.chat),
         Some(Fault::TooManyRequests(limit)) => format.too_many_requests(limit.retry_after_seconds),
         Some(Fault::StatusBeforeAccept(status) | Fault::StatusAfterAccept(status)) => format.broken(status),
+        Some(Fault::ProxyPage(status)) => Answer::page(status),
         Some(Fault::ResetBeforeAccept {} | Fault::ResetAfterAccept {}) => return Reply::Cut,
         Some(Fault::Hang {} | Fault::HangAfterAccept {}) => return Reply::Hang,
         Some(Fault::Redirect(redirect)) => {

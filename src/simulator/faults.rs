@@ -61,6 +61,8 @@ pub enum Fault {
     StatusBeforeAccept(u16),
     /// The same, but the message was accepted.
     StatusAfterAccept(u16),
+    /// A 4xx that is the page of a proxy on the way, and not the provider's. Not accepted.
+    ProxyPage(u16),
     /// The connection is cut without an answer. Not accepted.
     ResetBeforeAccept {},
     /// The same, but the message was accepted.
@@ -169,6 +171,7 @@ impl Fault {
             Self::Refuse(refusal) => ("refuse", 400, 599, refusal.status),
             Self::StatusBeforeAccept(status) => ("statusBeforeAccept", 500, 599, *status),
             Self::StatusAfterAccept(status) => ("statusAfterAccept", 500, 599, *status),
+            Self::ProxyPage(status) => ("proxyPage", 400, 499, *status),
             Self::Redirect(redirect) => ("redirect", 300, 399, redirect.status),
             _ => return Ok(()),
         };

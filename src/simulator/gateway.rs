@@ -11,7 +11,7 @@ use super::courier::{Courier, ReceiptCounts};
 use super::desk::{Decision, Desk, Request, Tokens};
 use super::entry::{Entry, RequestCounts, SendQuery};
 use super::faults::{Faults, InvalidRule, Rule};
-use super::receipts::ReceiptPlan;
+use super::receipts::{ReceiptPlan, Status};
 use super::settings::{InvalidSettings, ReceiptSettings};
 use super::wire::{self, Answer, Call, Format, Verb};
 use crate::clock;
@@ -24,6 +24,9 @@ pub struct Summary {
     pub requests: RequestCounts,
     /// Of receipts.
     pub receipts: ReceiptCounts,
+    /// Questions what became of a message.
+    #[serde(default)]
+    pub lookups: usize,
 }
 
 /// A running gateway.
@@ -53,8 +56,10 @@ impl Gateway {
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let requests = self.desk().records.counts();
-        Summary { requests, receipts: self.courier.counts() }
+        let desk = self.desk();
+        let (requests, lookups) = (desk.records.counts(), desk.lookups.len());
+        drop(desk);
+        Summary { requests, receipts: self.courier.counts(), lookups }
     }
 
     pub(super) fn set_faults(&self, rules: Vec<Rule>) -> Result<(), InvalidRule> {
@@ -74,7 +79,11 @@ impl Gateway {
     /// Answers a request that is no message: whether credentials are good, or what became of a message.
     pub(super) fn inform(&self, call: &Call, credential: Option<&str>) -> Answer {
         let plan = self.courier.plan();
-        let desk = self.desk();
+        let mut desk = self.desk();
+        if let Verb::Status(id) = &call.verb {
+            desk.lookups.push(id.clone());
+            self.changed.send_replace(());
+        }
         if !desk.tokens.take(call.format, credential) {
             return call.format.refused(&call.format.unauthorized(), "");
         }
@@ -121,6 +130,19 @@ impl Ledger {
         self.0.desk().records.accepted(broadcast, chat)
     }
 
+    /// What the last receipt of a message in the `HTTP` channel's own format says, by its token and as receipts are set now.
+    /// `None`: it has no receipt.
+    #[must_use]
+    pub fn last_receipt(&self, token: &str) -> Option<Status> {
+        self.0.courier.plan()?.last_of(token)
+    }
+
+    /// Ids of the messages that were asked about, in the order in which somebody asked.
+    #[must_use]
+    pub fn lookups(&self) -> Vec<String> {
+        self.0.desk().lookups.clone()
+    }
+
     /// Waits until the numbers are as wanted. Whoever calls it sets the time limit.
     pub async fn wait_until(&self, wanted: impl Fn(&Summary) -> bool) -> Summary {
         let mut changed = self.0.changed.subscribe();
@@ -134,9 +156,13 @@ impl Ledger {
         }
     }
 
-    /// Forgets all requests, and with them which keys were used.
+    /// Forgets all requests, and with them which keys were used and which messages can be asked for.
     pub fn delete(&self) {
-        self.0.desk().records.delete();
+        let mut desk = self.0.desk();
+        desk.records.delete();
+        desk.known.clear();
+        desk.lookups.clear();
+        drop(desk);
         self.0.changed.send_replace(());
     }
 }

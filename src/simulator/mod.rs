@@ -36,6 +36,7 @@ pub use courier::ReceiptCounts;
 pub use entry::{Done, Entry, RequestCounts, SendQuery, Twice};
 pub use faults::{Action, Fault, InvalidRule, Redirect, Refusal, Rule, TooManyRequests, When};
 pub use gateway::{Ledger, Summary};
+pub use receipts::Status as ReceiptStatus;
 pub use settings::{InvalidSettings, ProviderReceipts, ReceiptSettings, Settings};
 pub use text::Text;
 pub use wire::Format;

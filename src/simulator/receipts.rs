@@ -22,10 +22,14 @@ pub(super) struct Receipt {
 /// How far a message came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Status {
+pub enum Status {
+    /// It left the provider.
     Sent,
+    /// It came to the phone.
     Delivered,
+    /// Somebody read it.
     Read,
+    /// It did not come to the phone.
     Failed,
 }
 
@@ -82,10 +86,20 @@ impl ReceiptPlan {
         self.settings.failed_code.as_deref().unwrap_or(own)
     }
 
+    /// The last receipt of the message of a token, in the `HTTP` channel's own format, which tells everything. `None`: it has none.
+    pub(super) fn last_of(&self, token: &str) -> Option<Status> {
+        self.drawn(token).last().copied()
+    }
+
     fn statuses(&self, message: &AcceptedMessage) -> Vec<Status> {
+        let drawn = self.drawn(if message.token.is_empty() { &message.chat } else { &message.token });
+        drawn.into_iter().filter(|status| is_told(message, *status)).collect()
+    }
+
+    fn drawn(&self, of: &str) -> Vec<Status> {
         let ReceiptSettings { failed_percent, read_percent, delivered_percent, sent_percent, .. } =
             self.settings;
-        let draw = draw(if message.token.is_empty() { &message.chat } else { &message.token });
+        let draw = draw(of);
         let more: &[Status] = if draw < failed_percent {
             &[Status::Failed]
         } else if draw < failed_percent + read_percent {
@@ -95,8 +109,7 @@ impl ReceiptPlan {
         } else {
             &[]
         };
-        let statuses = (draw < sent_percent).then_some(Status::Sent).into_iter().chain(more.iter().copied());
-        statuses.filter(|status| is_told(message, *status)).collect()
+        (draw < sent_percent).then_some(Status::Sent).into_iter().chain(more.iter().copied()).collect()
     }
 }
 

@@ -36,16 +36,21 @@ pub async fn rows(stage: &Stage, broadcast: &str) -> Vec<Chat> {
 /// - Never twice: the gateway accepted no token twice, and no chat of the Broadcast twice.
 /// - Truth: a recorded Sent (or better) was accepted; a recorded Failed, without a receipt for it, was not.
 pub async fn check(stage: &Stage, name: &str) {
-    check_against(stage, name, &accepted(stage, name)).await;
+    // In this order: what is recorded was accepted before.
+    let rows = rows(stage, name).await;
+    compare(name, &rows, &accepted(stage, name));
 }
 
 /// The same, where somebody else says how often each chat got its message.
 pub async fn check_against(stage: &Stage, name: &str, accepted: &HashMap<String, usize>) {
-    let rows = rows(stage, name).await;
+    compare(name, &rows(stage, name).await, accepted);
+}
+
+fn compare(name: &str, rows: &[Chat], accepted: &HashMap<String, usize>) {
     for (chat, times) in accepted {
         assert!(*times <= 1, "{name}: chat {chat} got the message {times} times");
     }
-    for (recipient, row) in &rows {
+    for (recipient, row) in rows {
         let times = accepted.get(&recipient.chat).copied().unwrap_or_default();
         match row.outcome {
             Outcome::Sent | Outcome::Delivered | Outcome::Read => {

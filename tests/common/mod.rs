@@ -7,10 +7,13 @@
 pub mod books;
 pub mod chart;
 pub mod control_plane;
+pub mod notices;
 pub mod operator;
+pub mod policy;
 pub mod processes;
 pub mod providers;
 pub mod stage;
+pub mod tls;
 pub mod wait;
 
 use std::path::PathBuf;

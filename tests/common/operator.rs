@@ -87,6 +87,11 @@ impl Operator {
         self.restart().await;
     }
 
+    /// Name of its pod.
+    pub fn pod(&self) -> &str {
+        &self.settings.pod
+    }
+
     /// Its exit code, if it has ended.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.process.exit_code()
@@ -145,6 +150,13 @@ impl Operator {
     /// The id of its process.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Memory that it has now, in KiB, where the system says so as Linux does.
+    pub fn memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
     }
 
     /// Everything that it has logged.

@@ -23,7 +23,10 @@ pub const SECRET: &str = "accounts";
 pub enum Provider {
     WhatsApp,
     Telegram,
+    /// Twilio, by SMS.
     Twilio,
+    /// Twilio, by `WhatsApp`.
+    TwilioWhatsApp,
     Periskope,
     /// HTTP, in our own format.
     Native,
@@ -31,10 +34,10 @@ pub enum Provider {
     Postback,
 }
 
-use Provider::{Native, Periskope, Postback, Telegram, Twilio, WhatsApp};
+use Provider::{Native, Periskope, Postback, Telegram, Twilio, TwilioWhatsApp, WhatsApp};
 
 impl Provider {
-    pub const ALL: [Self; 6] = [WhatsApp, Telegram, Twilio, Periskope, Native, Postback];
+    pub const ALL: [Self; 7] = [WhatsApp, Telegram, Twilio, TwilioWhatsApp, Periskope, Native, Postback];
 
     /// Its name: that of its channel, and of its Broadcast.
     pub fn name(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Provider {
             WhatsApp => "whatsapp",
             Telegram => "telegram",
             Twilio => "twilio",
+            TwilioWhatsApp => "twilio-whatsapp",
             Periskope => "periskope",
             Native => "native",
             Postback => "postback",
@@ -52,7 +56,7 @@ impl Provider {
         match self {
             WhatsApp => Format::WhatsApp,
             Telegram => Format::Telegram,
-            Twilio => Format::Twilio,
+            Twilio | TwilioWhatsApp => Format::Twilio,
             Periskope => Format::Periskope,
             Native | Postback => Format::Http,
         }
@@ -64,17 +68,18 @@ impl Provider {
             WhatsApp => "106540352242922",
             Telegram => "4217",
             Twilio => "AC0123456789abcdef0123456789abcdef",
+            TwilioWhatsApp => "AC76543210fedcba9876543210fedcba98",
             Periskope => "15550190",
             Native | Postback => self.name(),
         }
     }
 
-    /// What its messages are sent with.
+    /// What its messages are sent with. The gateway has one token for each format.
     pub fn token(self) -> &'static str {
         match self {
             WhatsApp => "EAAB-token-of-whatsapp",
             Telegram => "4217:AA-token_of_telegram",
-            Twilio => "token-of-twilio",
+            Twilio | TwilioWhatsApp => "token-of-twilio",
             Periskope => "token-of-periskope",
             Native | Postback => "token-of-http",
         }
@@ -85,7 +90,7 @@ impl Provider {
         match self {
             WhatsApp => "app-secret-of-whatsapp",
             Telegram => "webhook-secret-of-telegram",
-            Twilio => self.token(),
+            Twilio | TwilioWhatsApp => self.token(),
             Periskope => "signing-key-of-periskope",
             Native | Postback => SIGNING_SECRET,
         }
@@ -108,13 +113,24 @@ impl Provider {
 
     /// Whether its receipts bring our token back, so that they settle a message whose answer was lost.
     pub fn echoes_tokens(self) -> bool {
-        matches!(self, WhatsApp | Twilio | Native | Postback)
+        matches!(self, WhatsApp | Twilio | TwilioWhatsApp | Native | Postback)
+    }
+
+    /// Whether it tells that a message was read.
+    pub fn tells_of_reading(self) -> bool {
+        self.has_receipts() && self != Twilio
     }
 
     /// Whether it answers a message with an id.
     pub fn has_message_ids(self) -> bool {
         self != Postback
     }
+}
+
+/// What the simulator calls a message of Periskope in its queue.
+pub fn queue_id(id: &str) -> String {
+    let end = id.get(id.len().saturating_sub(12)..).unwrap_or_default();
+    format!("51000000-0000-4000-8000-{}", end.to_lowercase())
 }
 
 /// Does the same with all providers at once.
@@ -145,7 +161,11 @@ impl Stage {
 
     /// A channel of this provider to the gateway, with more fields for `spec`.
     pub fn provider_channel(&self, provider: Provider, spec: Value) -> Value {
-        let url = self.gateway.url();
+        self.provider_channel_at(provider, &self.gateway.url(), spec)
+    }
+
+    /// The same to a gateway at this url.
+    pub fn provider_channel_at(&self, provider: Provider, url: &str, spec: Value) -> Value {
         let key = |key: &str| json!({"name": SECRET, "key": format!("{}-{key}", provider.name())});
         let http = json!({
             "url": format!("{url}/messages/{}", provider.account()),
@@ -165,10 +185,10 @@ impl Stage {
                 "webhookSecretRef": key("signing"),
                 "baseUrl": url,
             }}),
-            Twilio => json!({"provider": "Twilio", "twilio": {
+            Twilio | TwilioWhatsApp => json!({"provider": "Twilio", "twilio": {
                 "accountSid": provider.account(),
                 "authTokenSecretRef": key("token"),
-                "from": "+15550199",
+                "from": if provider == Twilio { "+15550199" } else { "whatsapp:+15550199" },
                 "publicUrl": self.operator.receipts_base_url(),
                 "baseUrl": url,
             }}),

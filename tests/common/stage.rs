@@ -1,6 +1,7 @@
 //! Everything that one test needs: a namespace, a gateway, an operator, and short ways to say what is wanted.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, Condition, Counts, OutcomeName};
 use broadcast_operator::simulator::{ReceiptSettings, Rule, SendQuery, Settings, Simulator};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::chart;
 use super::control_plane::{self, ControlPlane};
 use super::operator::Operator;
-use super::wait::until;
+use super::wait::{PATIENCE, until, until_within};
 
 /// Signs the receipts of all tests.
 pub const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -202,7 +203,18 @@ impl Stage {
 
     /// Waits until a Broadcast is as wanted.
     pub async fn wait(&self, name: &str, what: &str, wanted: impl Fn(&Broadcast) -> bool) -> Broadcast {
-        until(&format!("{name}: {what}"), async || {
+        self.wait_within(PATIENCE, name, what, wanted).await
+    }
+
+    /// The same with another patience.
+    pub async fn wait_within(
+        &self,
+        patience: Duration,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&Broadcast) -> bool,
+    ) -> Broadcast {
+        until_within(patience, &format!("{name}: {what}"), async || {
             let broadcast = self.api::<Broadcast>().get(name).await.map_err(|error| error.to_string())?;
             match wanted(&broadcast) {
                 true => Ok(broadcast),

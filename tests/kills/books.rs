@@ -3,29 +3,11 @@
 use std::collections::HashMap;
 
 use broadcast_operator::api::{Broadcast, OutcomeName as Outcome};
-use broadcast_operator::simulator::SendQuery;
+use broadcast_operator::simulator::{Entry, Ledger, ReceiptStatus, SendQuery};
 use kube::ResourceExt;
 
 use crate::common::books::{Chat, accepted, rows, sum};
-use crate::common::stage::{Stage, counts};
-use crate::script::Scenario;
-
-/// Most requests in flight, of each channel.
-pub const MAX_IN_FLIGHT: usize = 64;
-/// Rows that are claimed ahead where there is no rate limit, as in `src/dispatcher/sender.rs`. Where there is one, it is the
-/// work of one second.
-const UNLIMITED_AHEAD: usize = 500;
-/// An answer is recorded this soon: it waits for others for one second at most, and its write may take another one.
-const RECORDED_WITHIN_MICROS: u64 = 2_000_000;
-
-/// What has happened that may leave rows Unknown.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Losses {
-    /// Processes that died, or were given up by the others: what they had claimed has lost its process.
-    pub processes: usize,
-    /// Deaths of the control plane: the answer to a claim may be lost, and nothing of it is sent then.
-    pub planes: usize,
-}
+use crate::common::stage::{Stage, by_outcome, counts};
 
 /// What became of a Broadcast.
 #[derive(Debug, Default)]
@@ -39,19 +21,19 @@ pub struct Books {
 }
 
 impl Books {
-    /// Reads the books of a Broadcast that is complete.
-    pub async fn read(
-        stage: &Stage,
-        broadcast: &Broadcast,
-        chats: usize,
-        scenario: Scenario,
-        losses: Losses,
-    ) -> Self {
+    /// Reads the books of a Broadcast that is complete, of which so many rows may be Unknown.
+    pub async fn read(stage: &Stage, broadcast: &Broadcast, chats: usize, bound: usize) -> Self {
         let name = broadcast.name_any();
-        let (rows, accepted) = (rows(stage, &name).await, accepted(stage, &name));
-        let mut books = Self { bound: bound(&arrivals(stage, &name), scenario, losses), ..Self::default() };
-        books.count(&rows, &accepted, chats);
-        books.compare(&rows, &accepted);
+        let (rows, ledger) = (rows(stage, &name).await, stage.gateway.ledger());
+        let mut books = Self { bound, ..Self::default() };
+        books.count(&rows, &accepted(stage, &name), chats);
+        let query = SendQuery {
+            broadcast: Some(format!("{}/{name}", stage.namespace)),
+            accepted: Some(true),
+            ..SendQuery::default()
+        };
+        let entries = ledger.sends(&query).into_iter().map(|entry| (entry.chat.to_string(), entry));
+        books.compare(&rows, &entries.collect(), &ledger);
         books.add_up(broadcast, &rows, chats);
         for finding in &mut books.findings {
             *finding = format!("{name}: {finding}");
@@ -74,17 +56,23 @@ impl Books {
         }
     }
 
-    /// A recorded Sent was accepted, and what was accepted is recorded as Sent or Unknown.
-    fn compare(&mut self, rows: &[Chat], accepted: &HashMap<String, usize>) {
+    /// What was accepted is recorded as far as its receipts tell, and as Sent or Unknown where there are none. Of what was not, nobody
+    /// knows that.
+    fn compare(&mut self, rows: &[Chat], accepted: &HashMap<String, Entry>, ledger: &Ledger) {
         for (recipient, row) in rows {
-            let is_accepted = accepted.contains_key(&recipient.chat);
-            let fits = match row.outcome {
-                Outcome::Unknown => true,
-                Outcome::Sent => is_accepted,
-                _ => !is_accepted,
+            let entry = accepted.get(&recipient.chat);
+            let told = entry.and_then(|entry| ledger.last_receipt(&entry.token));
+            let fits = match (entry, told) {
+                (None, _) => row.outcome == Outcome::Unknown,
+                (Some(_), None) => matches!(row.outcome, Outcome::Sent | Outcome::Unknown),
+                (Some(_), Some(ReceiptStatus::Read)) => row.outcome == Outcome::Read,
+                (Some(_), Some(_)) => row.outcome == Outcome::Delivered,
             };
             if !fits {
-                let finding = format!("{} is {:?}, accepted: {is_accepted}", recipient.chat, row.outcome);
+                let (chat, outcome, is_accepted) = (&recipient.chat, row.outcome, entry.is_some());
+                let told = told.map_or("nothing".into(), |told| format!("{told:?}"));
+                let finding =
+                    format!("{chat} is {outcome:?}, accepted: {is_accepted}, its receipts say {told}");
                 self.findings.push(finding);
             }
         }
@@ -98,39 +86,12 @@ impl Books {
         let fits = rows.len() == chats
             && total == i32::try_from(chats).ok()
             && total == Some(sum)
-            && counts.sending + counts.pending == 0
-            && as_counted(counts.sent, Outcome::Sent)
-            && as_counted(counts.unknown, Outcome::Unknown);
+            && by_outcome(&counts).into_iter().all(|(number, outcome)| as_counted(number, outcome));
         if !fits {
             let finding = format!("{} rows of {chats} chats, total {total:?}, {counts:?}", rows.len());
             self.findings.push(finding);
         }
     }
-}
-
-/// What a process that ends leaves Unknown is what it had claimed and not recorded. Of that, it had not sent what it claims
-/// ahead; what it had sent was in flight, or answered and not recorded yet. The last cannot be more than what arrived at
-/// the gateway in the time in which an answer is recorded, and no span of so long had more than the busiest one. While the
-/// control plane is away nothing can be claimed, so a process that dies then leaves no more than one that dies before.
-fn bound(arrivals: &[u64], scenario: Scenario, losses: Losses) -> usize {
-    let ahead = scenario.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(UNLIMITED_AHEAD);
-    let window = ahead + MAX_IN_FLIGHT + busiest(arrivals);
-    losses.processes * window + losses.planes * ahead
-}
-
-/// Most arrivals in any span in which an answer is recorded. They are in order.
-fn busiest(arrivals: &[u64]) -> usize {
-    let spans = arrivals.iter().enumerate().map(|(first, from)| {
-        let end = arrivals.partition_point(|at| *at < from + RECORDED_WITHIN_MICROS);
-        end - first
-    });
-    spans.max().unwrap_or_default()
-}
-
-fn arrivals(stage: &Stage, name: &str) -> Vec<u64> {
-    let broadcast = Some(format!("{}/{name}", stage.namespace));
-    let sends = stage.gateway.ledger().sends(&SendQuery { broadcast, ..SendQuery::default() });
-    sends.iter().map(|entry| entry.arrived_micros).collect()
 }
 
 fn of(rows: &[Chat], outcome: Outcome) -> usize {

@@ -9,6 +9,7 @@
 mod common;
 
 mod books;
+mod losses;
 mod report;
 mod round;
 mod script;

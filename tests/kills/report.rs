@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::losses::Loss;
 use crate::round::Played;
 use crate::script::Scenario;
 
@@ -12,42 +13,48 @@ struct Sums {
     passed: usize,
     failed: usize,
     sum: Played,
-    /// Most Unknown rows by process that was lost, in one round.
-    worst: usize,
+    /// What came nearest to its bound.
+    nearest: Loss,
 }
 
 impl Sums {
     fn add(&mut self, played: &Played) {
-        let Played { kills, sends, processes, doubles, lost, unknown, bound, findings } = played;
+        let Played { kills, sends, receipts, processes, doubles, lost, unknown, bound, losses, findings } =
+            played;
         match findings.is_empty() {
             true => self.passed += 1,
             false => self.failed += 1,
         }
         self.sum.kills += kills;
         self.sum.sends += sends;
+        self.sum.receipts += receipts;
         self.sum.processes += processes;
         self.sum.doubles += doubles;
         self.sum.lost += lost;
         self.sum.unknown += unknown;
         self.sum.bound += bound;
-        self.worst = self.worst.max(unknown / (*processes).max(1));
+        let all = losses.iter().copied().chain([self.nearest]);
+        self.nearest = all.max_by_key(Loss::percent).unwrap_or_default();
     }
 
     fn cells(&self, name: &str) -> Vec<String> {
-        let Played { kills, sends, processes, doubles, lost, unknown, bound, .. } = self.sum;
+        let Played { kills, sends, receipts, processes, doubles, lost, unknown, bound, .. } = self.sum;
         let numbers = [
             self.passed + self.failed,
             kills,
             sends,
+            receipts,
             doubles,
             lost,
             unknown,
             bound,
             processes,
             unknown / processes.max(1),
-            self.worst,
         ];
-        std::iter::once(name.to_owned()).chain(numbers.map(|number| number.to_string())).collect()
+        let Loss { claimed, bound, .. } = self.nearest;
+        let nearest = format!("{claimed} of {bound}");
+        let numbers = numbers.map(|number| number.to_string());
+        [name.to_owned()].into_iter().chain(numbers).chain([nearest]).collect()
     }
 }
 
@@ -58,18 +65,19 @@ pub struct Report {
     scenarios: BTreeMap<Scenario, Sums>,
 }
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 12] = [
     "scenario",
     "rounds",
     "kills",
     "sends",
+    "receipts",
     "doubles",
     "lost",
     "Unknown",
     "bound",
     "processes lost",
     "Unknown per process",
-    "most in a round",
+    "claimed at a kill, nearest to its bound",
 ];
 
 impl Report {

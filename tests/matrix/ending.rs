@@ -11,9 +11,10 @@ use crate::invariants::Books;
 use crate::scene::{Failure, Scene};
 
 /// Fields that differ from run to run.
-const RANDOM: [&str; 13] = [
+const RANDOM: [&str; 14] = [
     "sentLast24Hours",
     "sentByHour",
+    "settledTime",
     "resourceVersion",
     "uid",
     "creationTimestamp",

@@ -1,4 +1,4 @@
-//! I1 to I6: what must hold at every moment, whatever went wrong. I7 is in `ending`, I8 in `play`.
+//! I1 to I6: what must hold at every moment, whatever went wrong. I7 is in `ending`, I8 in `play`, I9 in `poster`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
@@ -88,6 +88,7 @@ pub async fn check(scene: &Scene, when: &str) -> Result<(), Failure> {
         truth(scene, &books, &mut broken);
         claim_first(scene, &mut broken);
         bound(scene, &books, &mut broken);
+        broken.extend(scene.view.seen().untrue.iter().map(|line| format!("I3 truth: {line}")));
         broken.extend(scene.view.seen().went_back.iter().map(|line| format!("I4 no regress: {line}")));
         let is_certain = !broken.is_empty();
         // With nobody alive, nobody counts.
@@ -117,7 +118,8 @@ fn never_twice(books: &Books, broken: &mut Vec<String>) {
     broken.extend(twice.map(|(chat, tokens)| format!("I1 never twice: {chat} got it as {tokens:?}")));
 }
 
-/// I3: what is recorded as sent was accepted, what is recorded as failed was not.
+/// I3: what is recorded as sent was accepted, what is recorded as failed was not. `observer` looks at the same at each event of
+/// a page.
 fn truth(scene: &Scene, books: &Books, broken: &mut Vec<String>) {
     let accepted: HashMap<String, &Entry> = books
         .sends

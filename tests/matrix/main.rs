@@ -16,6 +16,7 @@ mod invariants;
 mod mutants;
 mod observer;
 mod play;
+mod poster;
 mod process;
 mod recipes;
 mod scene;

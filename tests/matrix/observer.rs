@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, OutcomeName as Outcome};
+use broadcast_operator::api::{
+    Broadcast, BroadcastBatch, BroadcastChannel, Condition, OutcomeName as Outcome,
+};
 use broadcast_operator::domain::outcome::Row;
 use broadcast_operator::domain::page::Page;
+use broadcast_operator::simulator::{Ledger, SendQuery};
 use futures::StreamExt;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::WatchStreamExt;
@@ -13,6 +16,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+use crate::common::stage::{condition, counts};
 
 /// One for the whole control plane.
 #[derive(Clone, Default)]
@@ -33,6 +38,10 @@ pub struct Seen {
     /// Outcomes that were stored, by page UID: the most that was ever known of each row.
     rows: HashMap<String, Vec<Row>>,
     pub went_back: Vec<String>,
+    /// What the gateway of the namespace did.
+    ledger: Option<Ledger>,
+    /// What was stored of a row and was not so, at any moment.
+    pub untrue: Vec<String>,
     /// UIDs of the objects that were ever there, by kind.
     pub created: BTreeMap<String, BTreeSet<String>>,
     /// UIDs of those that were deleted.
@@ -115,6 +124,11 @@ impl View {
         self.changed.subscribe()
     }
 
+    /// From here on every outcome that is stored is held against what this gateway did.
+    pub fn hold_against(&self, ledger: Ledger) {
+        self.seen().ledger = Some(ledger);
+    }
+
     /// From here on outcomes may be what they were: somebody has put an old version back.
     pub fn forget_rows(&self) {
         self.seen().rows.clear();
@@ -131,6 +145,35 @@ impl Seen {
             _ => None,
         };
         version?.parse().ok()
+    }
+
+    /// What is stored now, for a message.
+    pub fn text(&self) -> String {
+        let broadcasts = self.broadcasts.values().map(|broadcast| {
+            let ready = condition(broadcast, "Ready");
+            let ready = ready.map(|ready| format!("{}: {}", ready.reason, ready.message));
+            format!(
+                "{}: {}\n",
+                broadcast.metadata.name.as_deref().unwrap_or_default(),
+                ready.unwrap_or_default()
+            )
+        });
+        let pages = self.pages.iter().map(|(name, page)| {
+            let status = page.status.clone().unwrap_or_default();
+            format!(
+                "{name}: claim {:?}\n{}",
+                status.claim,
+                status.outcomes.chars().take(600).collect::<String>()
+            )
+        });
+        let channels = self.channels.iter().map(|(name, channel)| {
+            let status = channel.status.clone().unwrap_or_default();
+            let ready = Condition::find(&status.conditions, "Ready").cloned();
+            let ready = ready.map(|ready| ready.reason).unwrap_or_default();
+            format!("channel {name}: {ready}, {} active\n", status.active_broadcasts)
+        });
+        let counts = self.broadcasts.values().map(|broadcast| format!("{:?}\n", counts(broadcast)));
+        broadcasts.chain(counts).chain(channels).chain(pages).collect()
     }
 
     fn count(&mut self, kind: &str, uid: Option<String>, is_there: bool) {
@@ -163,6 +206,11 @@ fn note_rows(seen: &mut Seen, page: &BroadcastBatch) {
     let Ok(content) = Page::parse(page) else { return };
     let known = seen.rows.entry(page.uid().unwrap_or_default()).or_default();
     for (number, row) in content.rows().iter().enumerate() {
+        let is_new = known.get(number).is_none_or(|before| before.outcome != row.outcome);
+        if is_new && let Some(ledger) = &seen.ledger {
+            let chat = &content.recipients()[number].chat;
+            seen.untrue.extend(untrue(ledger, page, number, chat, row.outcome));
+        }
         match known.get_mut(number) {
             Some(before) if rank(row.outcome) < rank(before.outcome) => {
                 let (name, was, is) = (page.name_any(), before.outcome, row.outcome);
@@ -172,6 +220,34 @@ fn note_rows(seen: &mut Seen, page: &BroadcastBatch) {
             None => known.push(row.clone()),
         }
     }
+}
+
+/// What is wrong with an outcome at the moment at which it is seen. The gateway is asked after it was stored, so what is recorded
+/// as sent must be in its books by now, and what is recorded as not sent must never come there.
+fn untrue(
+    ledger: &Ledger,
+    page: &BroadcastBatch,
+    row: usize,
+    chat: &str,
+    outcome: Outcome,
+) -> Option<String> {
+    let says_sent = match outcome {
+        Outcome::Sent | Outcome::Delivered | Outcome::Read => true,
+        Outcome::Failed | Outcome::Cancelled | Outcome::Skipped => false,
+        Outcome::Pending | Outcome::Unknown => return None,
+    };
+    let of = &page.spec.broadcast;
+    let query = SendQuery {
+        broadcast: Some(format!("{}/{}", page.namespace().unwrap_or_default(), of.name)),
+        chat: Some(chat.to_owned()),
+        token: Some(format!("{}.{}.{row}", of.uid, page.spec.index)),
+        accepted: Some(true),
+        ..SendQuery::default()
+    };
+    let was_accepted = !ledger.sends(&query).is_empty();
+    let (name, was) = (page.name_any(), if was_accepted { "was" } else { "was not" });
+    (says_sent != was_accepted)
+        .then(|| format!("row {row} of {name} was stored as {outcome:?} when it {was} accepted"))
 }
 
 /// Order of evidence, as `docs/delivery-guarantees.md` has it.

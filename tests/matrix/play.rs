@@ -2,19 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use broadcast_operator::api::Broadcast;
+use broadcast_operator::api::{Broadcast, BroadcastBatch, OutcomeName as Outcome};
 use broadcast_operator::clock;
+use broadcast_operator::journal::JournalSettings;
 use broadcast_operator::simulator::ReceiptSettings;
+use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::common::stage::{broadcast, chat_id, counts, is_complete, restart, state};
 use crate::ending::Ending;
 use crate::invariants;
 use crate::observer::Seen;
+use crate::poster;
 use crate::process::{End, Process};
 use crate::scene::{CHANNEL, Env, Failure, Scene, Sharing};
-use crate::tap::{LATE, Logged, Planned, Point};
+use crate::tap::{LATE, Logged, Planned, Point, Tap};
 
 /// Name of the Broadcast that all plays begin with.
 pub const SALE: &str = "sale";
@@ -23,6 +28,10 @@ const AFTER: &str = "after";
 
 /// Its only chat.
 pub const AFTER_CHAT: &str = "15559999999";
+
+/// Name of the Broadcast that is sent while receipts of sale come, and its chats.
+const MORE: &str = "more";
+const MORE_CHATS: std::ops::Range<usize> = 10..14;
 
 /// A story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +44,8 @@ pub enum Play {
     Delete,
     /// Every message is delivered and read, and the gateway says so.
     Receipts,
+    /// Receipts of one Broadcast come by way of journals while another one is sent.
+    Journals,
 }
 
 impl Play {
@@ -46,6 +57,15 @@ impl Play {
             Self::Restart => "restart/".into(),
             Self::Delete => "delete/".into(),
             Self::Receipts => "receipts/".into(),
+            Self::Journals => "journals/".into(),
+        }
+    }
+
+    /// Says with what operators are to be started.
+    pub fn prepare(self, scene: &mut Scene) {
+        if self == Self::Journals {
+            let (fold_after, sweep_every) = (Duration::from_secs(1), Duration::from_secs(2));
+            scene.journals = JournalSettings { poor_writes_per_second: 0, fold_after, sweep_every };
         }
     }
 
@@ -78,8 +98,41 @@ impl Play {
                 scene.apply(&broadcast(SALE, 3, json!({}))).await?;
                 scene.until("all messages of sale are read", |seen| is_read(seen, 3)).await
             }
+            Self::Journals => {
+                tell(scene).await?;
+                all_is_told(scene).await
+            }
         }
     }
+}
+
+/// Sends sale, and tells what became of its messages while another one is sent: it is answered from journals.
+pub async fn tell(scene: &mut Scene) -> Result<(), Failure> {
+    send_both(scene).await?;
+    tell_of_sale(scene).await
+}
+
+/// Sends sale, and begins with the other one.
+pub async fn send_both(scene: &mut Scene) -> Result<(), Failure> {
+    scene.apply(&broadcast(SALE, 3, json!({}))).await?;
+    scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await?;
+    let mut more = broadcast(MORE, 0, json!({"pacing": {"messagesPerSecond": 4}}));
+    let chats: String = MORE_CHATS.map(|chat| format!("{},Guest\n", chat_id(chat))).collect();
+    more["spec"]["recipients"] = json!({"csv": format!("chat,name\n{chats}")});
+    scene.apply(&more).await?;
+    scene.until("the other one is under way", |seen| seen.pages.contains_key("more-00000")).await
+}
+
+/// Tells what became of the messages of sale.
+pub async fn tell_of_sale(scene: &mut Scene) -> Result<(), Failure> {
+    poster::post(scene, &[(0, Outcome::Delivered), (1, Outcome::Delivered)]).await?;
+    poster::post(scene, &[(0, Outcome::Read), (2, Outcome::Read)]).await
+}
+
+/// Waits until what was told is in its page, and the other one is sent too.
+pub async fn all_is_told(scene: &mut Scene) -> Result<(), Failure> {
+    poster::taken_in(scene).await?;
+    scene.until("both are complete", |seen| is_over(seen, &[SALE, MORE])).await
 }
 
 /// Whether these Broadcasts are complete, nothing is claimed, and the channel has nothing to do.
@@ -126,8 +179,8 @@ pub async fn check_rest(scene: &mut Scene) -> Result<(), Failure> {
     let (of_channels, written): (BTreeSet<String>, BTreeSet<String>) =
         written.map(|logged| logged.point.to_string()).partition(|name| name.contains("broadcastchannels"));
     // What a channel says follows a second later: that it is idle, and of a process that has just come, that it opens the
-    // channel and then that it is ready.
-    let openings = 2;
+    // channel and then that it is ready. Who hands it over to that one says before what it knew last.
+    let openings = if scene.sharing == Sharing::Replicas { 3 } else { 2 };
     let written = if of_channels.len() > openings { &written | &of_channels } else { written };
     // Two that know nothing of each other see the same a little later, and each says it once more.
     let is_told_again = scene.sharing == Sharing::Strangers && written.len() <= scene.replicas;
@@ -172,6 +225,7 @@ impl Reference {
 
     async fn once(env: &Arc<Env>, play: Play, tag: &str) -> Result<Self, Failure> {
         let mut scene = Scene::new(env.clone(), tag).await?;
+        play.prepare(&mut scene);
         scene.start_operator().await;
         play.run(&mut scene).await.map_err(|error| format!("{error}\n{}", scene.log.text()))?;
         // Renewals come with time, and are not part of the play.
@@ -182,6 +236,7 @@ impl Reference {
         log.retain(|logged| !is_renewal(&logged.point));
         events.retain(|point| !is_renewal(point));
         invariants::check(&scene, "at the end of the reference run").await?;
+        until_all_is_seen(&mut scene).await?;
         let ending = Ending::read(&scene).await?;
         check_rest(&mut scene).await?;
         let ends = futures::future::join_all(scene.processes.iter().map(Process::stop)).await;
@@ -205,14 +260,32 @@ impl Reference {
 /// Plays with these faults from the beginning, takes them away once the play is over or they have all come, and checks
 /// everything.
 pub async fn disturbed(scene: &mut Scene, reference: &Reference, plan: Vec<Planned>) -> Result<(), Failure> {
+    reference.play.prepare(scene);
     scene.tap.plan(plan);
     scene.start_operator().await;
     reference.play.run(scene).await?;
-    let tap = scene.tap.clone();
-    scene
-        .until_with("nobody waits for an answer", |seen, tap| tap.hanging() == 0 && is_at_rest(seen), &tap)
-        .await?;
+    come_to_rest(scene).await?;
     finish(scene, Some(reference)).await
+}
+
+/// Waits until the observer has seen all pages as they are stored: an ending counts what it has seen.
+async fn until_all_is_seen(scene: &mut Scene) -> Result<(), Failure> {
+    let stored = scene.api::<BroadcastBatch>().list(&ListParams::default()).await;
+    let stored = stored.map_err(|error| format!("failed to list pages: {error}"))?.items;
+    let is_seen = move |seen: &Seen| {
+        stored.iter().all(|page| {
+            let version = page.resource_version().and_then(|version| version.parse::<u64>().ok());
+            seen.version("BroadcastBatch", &page.name_any()) >= version
+        })
+    };
+    scene.until("all pages are seen", is_seen).await
+}
+
+/// Waits until nothing that was asked has yet to be answered, and the channel is idle.
+pub async fn come_to_rest(scene: &mut Scene) -> Result<(), Failure> {
+    let tap = scene.tap.clone();
+    let is_over = |seen: &Seen, tap: &Tap| tap.hanging() == 0 && is_at_rest(seen);
+    scene.until_with("nobody waits for an answer", is_over, &tap).await
 }
 
 /// Checks I7. What a channel says of itself follows what happens, a second later.
@@ -238,6 +311,7 @@ pub async fn ends_as(scene: &mut Scene, reference: &Reference) -> Result<(), Fai
 /// What is checked at the end of each case.
 pub async fn finish(scene: &mut Scene, reference: Option<&Reference>) -> Result<(), Failure> {
     invariants::check(scene, "at the end").await?;
+    poster::check(scene).await?;
     if let Some(reference) = reference {
         ends_as(scene, reference).await?;
     }

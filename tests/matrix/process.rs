@@ -3,9 +3,11 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use broadcast_operator::journal::JournalSettings;
 use broadcast_operator::lease::{LeaseSettings, LeaseTimes};
 use broadcast_operator::metrics::Metrics;
 use broadcast_operator::run::{Setup, configured, operate};
@@ -57,6 +59,8 @@ pub struct Process {
     pub life: Arc<Life>,
     stop: CancellationToken,
     end: watch::Receiver<Option<End>>,
+    /// By how many milliseconds its wall clock is off.
+    clock: Arc<AtomicI64>,
     /// Where it takes receipts.
     pub receipts: SocketAddr,
 }
@@ -73,6 +77,8 @@ pub struct Start {
     pub receipts: SocketAddr,
     /// How it shares its work with others.
     pub leases: LeaseSettings,
+    /// How its receipts go through journals.
+    pub journals: JournalSettings,
 }
 
 /// Leases that do not run out in a case.
@@ -96,7 +102,10 @@ impl Process {
         let (life, stop) = (Arc::new(Life::default()), CancellationToken::new());
         let (ended, end) = watch::channel(None);
         let (its_life, its_stop) = (life.clone(), stop.clone());
+        let clock = Arc::new(AtomicI64::new(0));
+        let its_clock = clock.clone();
         let run = move || {
+            broadcast_operator::clock::set_off_by(its_clock);
             let log = start.log.clone();
             let subscriber = tracing_subscriber::fmt()
                 .with_env_filter(EnvFilter::new(LOG_FILTER))
@@ -109,13 +118,18 @@ impl Process {
             ended.send_replace(Some(end));
         };
         std::thread::Builder::new().name(THREAD.into()).spawn(run).expect("should start a thread");
-        Self { life, stop, end, receipts: address }
+        Self { life, stop, end, clock, receipts: address }
     }
 
     /// Ends it on the spot: it sends and writes nothing more. Returns when it is gone.
     pub async fn kill(&self) -> End {
         self.life.end();
         self.ended().await
+    }
+
+    /// Lets its wall clock jump.
+    pub fn jump(&self, millis: i64) {
+        self.clock.fetch_add(millis, Ordering::Relaxed);
     }
 
     /// Tells it to stop, and waits until it has.
@@ -167,6 +181,7 @@ fn live(
             receipts: listener(receipts),
             namespaces: vec![start.namespace],
             allow_addresses: vec!["127.0.0.0/8".parse().expect("should be a range")],
+            journals: start.journals,
             leases: start.leases,
         };
         tokio::select! {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use broadcast_operator::api::{Broadcast, BroadcastChannel};
 use broadcast_operator::clock;
+use broadcast_operator::journal::JournalSettings;
 use broadcast_operator::lease::{LeaseSettings, LeaseTimes};
 use broadcast_operator::simulator::{ReceiptSettings, Rule, SendQuery, Settings, Simulator};
 use futures::future::{Either, select, select_all};
@@ -19,6 +20,7 @@ use crate::common::stage::{SIGNING_SECRET, TOKEN, merge};
 use crate::gateway_line::GatewayLine;
 use crate::invariants;
 use crate::observer::{Observer, Seen, View};
+use crate::poster::Told;
 use crate::process::{End, LONG, Log, Process, Start};
 use crate::tap::{Gate, Life, Tap};
 
@@ -62,6 +64,10 @@ pub struct Scene {
     pub sharing: Sharing,
     /// How long their leases last.
     pub lease_times: LeaseTimes,
+    /// How their receipts go through journals.
+    pub journals: JournalSettings,
+    /// Receipts of sale that were answered.
+    pub answered: Vec<Told>,
     /// The life of the operator that was started last.
     pub last_life: LastLife,
 }
@@ -87,6 +93,7 @@ impl Scene {
         let view = env.observer.view(&namespace);
         let settings = Settings { token: Some(TOKEN.into()), ..Settings::default() };
         let gateway = Simulator::start(settings).await.map_err(|error| error.to_string())?;
+        view.hold_against(gateway.ledger());
         let address = gateway.url().trim_start_matches("http://").parse().expect("should be an address");
         let last_life = LastLife::default();
         let line = GatewayLine::start(address, last_life.clone()).await;
@@ -105,6 +112,8 @@ impl Scene {
             replicas: 1,
             sharing: Sharing::SamePod,
             lease_times: LONG,
+            journals: JournalSettings::default(),
+            answered: Vec::new(),
             last_life,
             env,
         };
@@ -261,6 +270,7 @@ impl Scene {
             tap: self.tap.clone(),
             number,
             leases,
+            journals: self.journals,
             log: self.log.clone(),
             receipts: receipts.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address")),
         };
@@ -322,7 +332,11 @@ impl Scene {
             self.replace_the_dead().await?;
             let left = deadline.saturating_duration_since(clock::monotonic());
             if left.is_zero() {
-                return Err(format!("waited {} s for: {what}\n{}", self.patience.as_secs(), self.now()));
+                return Err(format!(
+                    "waited {} s for: {what}\n{}",
+                    self.patience.as_secs(),
+                    self.view.seen().text()
+                ));
             }
             let alive = self.processes.iter().filter(|process| process.is_alive());
             let mut ends: Vec<_> = alive.map(|process| Box::pin(process.ended())).collect();
@@ -355,38 +369,5 @@ impl Scene {
     pub fn requests_of(&self, name: &str) -> usize {
         let broadcast = Some(format!("{}/{name}", self.namespace));
         self.gateway.ledger().sends(&SendQuery { broadcast, ..SendQuery::default() }).len()
-    }
-
-    /// What is stored now, for a message.
-    pub fn now(&self) -> String {
-        let seen = self.view.seen();
-        let broadcasts = seen.broadcasts.values().map(|broadcast| {
-            let ready = crate::common::stage::condition(broadcast, "Ready");
-            let ready = ready.map(|ready| format!("{}: {}", ready.reason, ready.message));
-            format!(
-                "{}: {}\n",
-                broadcast.metadata.name.as_deref().unwrap_or_default(),
-                ready.unwrap_or_default()
-            )
-        });
-        let pages = seen.pages.iter().map(|(name, page)| {
-            let status = page.status.clone().unwrap_or_default();
-            format!(
-                "{name}: claim {:?}\n{}",
-                status.claim,
-                status.outcomes.chars().take(600).collect::<String>()
-            )
-        });
-        let channels = seen.channels.iter().map(|(name, channel)| {
-            let status = channel.status.clone().unwrap_or_default();
-            let ready = broadcast_operator::api::Condition::find(&status.conditions, "Ready").cloned();
-            let ready = ready.map(|ready| ready.reason).unwrap_or_default();
-            format!("channel {name}: {ready}, {} active\n", status.active_broadcasts)
-        });
-        let counts = seen
-            .broadcasts
-            .values()
-            .map(|broadcast| format!("{:?}\n", crate::common::stage::counts(broadcast)));
-        broadcasts.chain(counts).chain(channels).chain(pages).collect()
     }
 }

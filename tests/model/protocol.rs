@@ -220,9 +220,7 @@ impl Protocol {
             Said::Accepted => Answer::accepted(""),
             Said::Refused => refused(),
             _ if self.mutant == Some(Mutant::SilenceIsFailure) => refused(),
-            Said::AcceptedUnheard | Said::Vanished => {
-                Answer::Unknown { code: "NoAnswer".into(), detail: String::new() }
-            }
+            Said::AcceptedUnheard | Said::Vanished => Answer::unknown("NoAnswer", ""),
         };
         if let Some(result) = policy.settle(&before, answer, NOW).row {
             // Of a chat that may be sent to again, a refusal may have nothing to say any more.

@@ -5,6 +5,7 @@ use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::common::stage::{CHANNEL, Stage, broadcast, condition, restart, state};
+use crate::restores::{lose_status, run_shown_command};
 
 /// A Broadcast to five chats under a key, as a pipeline applies it.
 fn campaign(name: &str, key: &str) -> Value {
@@ -179,6 +180,32 @@ async fn a_broadcast_that_lost_its_status_leaves_its_key_all_the_same() {
     stage.wait_state("sale", "StatusLost").await;
     stage.kubectl(&["delete", "bc", "sale", "--timeout=60s"]);
     assert!(campaigns(&stage).await[0].spec.kept_until.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_a_broadcast_that_lost_its_status_is_not_freed_by_another_key() {
+    let stage = Stage::new().await;
+    stage.apply(&campaign("first", "spring"));
+    stage.complete("first").await;
+    lose_status(&stage, "first").await;
+    stage.wait_state("first", "StatusLost").await;
+    stage.apply(&campaign("second", "spring"));
+    stage.wait_state("second", "CampaignAlreadySent").await;
+    // Its start is forgotten, so nothing forbids it.
+    stage.apply(&campaign("first", "summer"));
+    stage.patch("second", json!({"spec": {"retry": {"maxAttempts": 7}}})).await;
+    let looked_at = stage.wait("second", "looked at, or sent", |second| {
+        let status = second.status.as_ref().expect("a status");
+        Some(status.observed_generation) == second.metadata.generation && state(second) != "Planning"
+    });
+    assert_eq!(state(&looked_at.await), "CampaignAlreadySent");
+    // Also once it has taken the other one, for it was sent under the first.
+    run_shown_command(&stage, &stage.broadcast("first").await);
+    stage.complete("first").await;
+    stage.kubectl(&["delete", "bc", "second", "--timeout=60s"]);
+    stage.apply(&campaign("second", "spring"));
+    stage.wait_state("second", "CampaignAlreadySent").await;
+    assert_eq!((stage.requests_now("first"), stage.requests_now("second")), (5, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

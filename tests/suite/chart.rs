@@ -13,6 +13,7 @@ async fn the_chart_applies_with_several_settings() {
         &["crds.enabled=false"],
         &["allowAddresses={10.0.0.0/8}"],
         &["replicas=1"],
+        &["receiptPageWritesPerSecond=0"],
     ] {
         let manifests = render(plane, settings).unwrap_or_else(|error| panic!("{settings:?}: {error}"));
         for namespace in ["shop", "news"] {
@@ -55,10 +56,14 @@ async fn the_account_may_do_what_it_needs_and_nothing_more() {
         ("update", "broadcasts.broadcast-operator.dev/status"),
         ("update", "broadcastbatches.broadcast-operator.dev/status"),
         ("update", "broadcastchannels.broadcast-operator.dev/status"),
+        ("list", "broadcastjournals.broadcast-operator.dev"),
+        ("create", "broadcastjournals.broadcast-operator.dev"),
+        ("delete", "broadcastjournals.broadcast-operator.dev"),
         ("create", "broadcastcampaigns.broadcast-operator.dev"),
         ("delete", "broadcastcampaigns.broadcast-operator.dev"),
         ("list", "broadcastsuppressions.broadcast-operator.dev"),
         ("create", "broadcastsuppressions.broadcast-operator.dev"),
+        ("update", "broadcastsuppressions.broadcast-operator.dev"),
         ("delete", "broadcastsuppressions.broadcast-operator.dev"),
     ] {
         assert!(may(verb, resource), "{verb} {resource}");
@@ -69,9 +74,9 @@ async fn the_account_may_do_what_it_needs_and_nothing_more() {
         ("list", "configmaps"),
         ("update", "secrets"),
         ("create", "pods"),
+        ("update", "broadcastjournals.broadcast-operator.dev"),
         ("update", "broadcastchannels.broadcast-operator.dev"),
         ("delete", "broadcastchannels.broadcast-operator.dev"),
-        ("update", "broadcastsuppressions.broadcast-operator.dev"),
         ("get", "nodes"),
     ] {
         assert!(!may(verb, resource), "{verb} {resource}");

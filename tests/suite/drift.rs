@@ -94,6 +94,34 @@ fn the_docs_name_every_metric() {
     }
 }
 
+#[test]
+fn the_docs_name_every_field_of_a_status_and_what_writes_it() {
+    let docs = file("docs/api.md");
+    for definition in crds::values() {
+        let kind = definition["spec"]["names"]["kind"].as_str().expect("kind");
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        // A batch is a page of the ledger, and has its own table.
+        let Some(fields) = schema["properties"].as_object().filter(|_| kind != "BroadcastBatch") else {
+            continue;
+        };
+        let section = docs.split(&format!("\n## {kind}\n")).nth(1).expect("a section of the kind");
+        let section = section.split("\n## ").next().expect("its text");
+        let (_, table) =
+            section.split_once("| field | meaning | written by |\n|---|---|---|\n").expect("a table");
+        let named: Vec<&str> = table
+            .lines()
+            .map_while(|line| line.strip_prefix("| `")?.split('`').next())
+            .map(|field| field.trim_end_matches("[]"))
+            .collect();
+        let missing: Vec<_> = fields.keys().filter(|field| !named.contains(&field.as_str())).collect();
+        let gone: Vec<_> = named.iter().filter(|field| !fields.contains_key(**field)).collect();
+        assert!(
+            missing.is_empty() && gone.is_empty(),
+            "docs/api.md, {kind}: lacks {missing:?}, and has {gone:?}"
+        );
+    }
+}
+
 fn each_file(folder: &Path, look: &mut impl FnMut(&Path, &str)) {
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.expect("should be readable").path();

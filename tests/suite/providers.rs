@@ -3,7 +3,11 @@
 //! The gateway speaks as each of them. Most scenarios are the same for all, so one operator plays them with all at once.
 
 mod accounts;
+mod certificates;
 mod contents;
+mod limits;
+mod policies;
+mod polling;
 mod receipts;
 mod sending;
 mod stops;
@@ -15,7 +19,7 @@ use crate::common::stage::Stage;
 use crate::common::wait::until;
 
 /// Waits until Ready of a provider's channel has this reason. Out: the channel.
-async fn channel_state(stage: &Stage, provider: Provider, reason: &str) -> BroadcastChannel {
+pub async fn channel_state(stage: &Stage, provider: Provider, reason: &str) -> BroadcastChannel {
     until(&format!("channel {}: {reason}", provider.name()), async || {
         let channel = stage.channel_now(provider.name()).await;
         let conditions = channel.status.as_ref().map_or(&[][..], |status| &status.conditions);

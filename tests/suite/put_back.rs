@@ -8,16 +8,25 @@ use broadcast_operator::domain::ids::{BroadcastUid, ObjectKey};
 use broadcast_operator::domain::outcome::Outcome;
 use broadcast_operator::ledger::{Ledger, LedgerError, PlannedWindow};
 use broadcast_operator::observed::PageIndex;
-use kube::ResourceExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::common::books;
+use crate::common::chart::NAMESPACE;
 use crate::common::control_plane::Restore;
+use crate::common::policy::Policy;
 use crate::common::stage::{CHANNEL, Stage, broadcast, condition, state};
+use crate::common::wait::until;
 
 /// A Broadcast in the middle of its page, a snapshot of that, and the same Broadcast further on.
 async fn sent_beyond_a_snapshot(flags: &[&str]) -> (Stage, PathBuf) {
     let stage = Stage::alone(flags).await;
+    let snapshot = beyond_a_snapshot(&stage).await;
+    (stage, snapshot)
+}
+
+async fn beyond_a_snapshot(stage: &Stage) -> PathBuf {
     let limits = json!({"limits": {"messagesPerSecond": 20, "maxInFlight": 8}});
     stage.apply(&stage.channel(CHANNEL, json!({}), limits));
     // One page, and windows of one second of work: it is put back from its second half to its first.
@@ -25,7 +34,7 @@ async fn sent_beyond_a_snapshot(flags: &[&str]) -> (Stage, PathBuf) {
     stage.accepted("sale", 40).await;
     let snapshot = stage.plane.snapshot("sale");
     stage.accepted("sale", 120).await;
-    (stage, snapshot)
+    snapshot
 }
 
 /// Nothing goes on by itself: what was being sent is held, and so is what a pipeline applies again. Each goes on by the command
@@ -91,6 +100,40 @@ async fn a_running_operator_notices_that_its_cluster_is_put_back_and_holds_every
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_operator_notices_that_its_cluster_is_put_back_with_new_revisions() {
     put_back_while_sending(Restore::Bumped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_cannot_be_noted_down_stops_everything_until_it_can() {
+    let mut stage = Stage::alone(&[]).await;
+    let no_notes = "!('broadcast-operator.dev/restored' in object.metadata.?annotations.orValue({}))";
+    let leases = ("coordination.k8s.io", "leases");
+    let policy = Policy::apply(stage.plane, NAMESPACE, leases, no_notes);
+    let mut noted = Lease::default();
+    noted.metadata.name = Some("noted".into());
+    noted.annotations_mut().insert("broadcast-operator.dev/restored".into(), "note".into());
+    policy.refuses(&Api::namespaced(stage.client.clone(), NAMESPACE), &noted).await;
+    let snapshot = beyond_a_snapshot(&stage).await;
+    stage.plane.put_back(&snapshot, Restore::Plain).await;
+    until("it says that the note is refused", async || match stage.operator.get("/readyz").await {
+        Ok((503, text)) if text.contains("[-] restore-note: nothing is sent") => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    // What was in flight has arrived by the time that a second try is refused.
+    let refused = || stage.operator.log().matches("failed to note down").count();
+    let tries = async |number: usize| {
+        until("it is tried again", async || if refused() >= number { Ok(()) } else { Err(refused()) }).await;
+    };
+    tries(2).await;
+    let sent = stage.requests_now("sale");
+    tries(4).await;
+    assert_eq!(stage.requests_now("sale"), sent, "nothing is sent without the note");
+    assert_eq!(stage.operator.get("/livez").await.map(|(status, _)| status), Ok(200), "it is alive");
+    assert_eq!(stage.operator.exit_code(), None, "who came after it would not know");
+    policy.lift();
+    assert_eq!(stage.operator.ended().await, 1);
+    stage.operator.restart().await;
+    check_holds(&stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,16 @@ use serde_json::json;
 use crate::common::books;
 use crate::common::stage::{CHANNEL, Stage, broadcast, chat_id, condition, counts, restart};
 
+/// A restart that is interrupted right after it has taken its source.
+pub async fn taken_by_first(stage: &Stage) {
+    stage.apply(&restart("first", "sale", json!({"paused": true})));
+    let uid = stage.wait_state("first", "Stopped").await.uid().expect("uid");
+    let taken = json!({"status": {"restartedBy": {"name": "first", "uid": uid}}}).to_string();
+    stage.kubectl(&["patch", "bc", "sale", "--subresource=status", "--type=merge", "-p", &taken]);
+}
+
 /// Stops a Broadcast of 300 half-way; three of its chats fail.
-async fn stopped_half_way(stage: &Stage) -> Broadcast {
+pub async fn stopped_half_way(stage: &Stage) -> Broadcast {
     let limits = json!({"limits": {"messagesPerSecond": 300}});
     stage.apply(&stage.channel(CHANNEL, json!({}), limits));
     let failing: Vec<String> = (0..3).map(chat_id).collect();
@@ -27,7 +35,7 @@ async fn stopped_half_way(stage: &Stage) -> Broadcast {
 }
 
 /// Nobody of a chain of restarts got more than one message.
-fn check_chain(stage: &Stage, names: &[&str]) {
+pub fn check_chain(stage: &Stage, names: &[&str]) {
     let mut reached = HashSet::new();
     for name in names {
         for (chat, times) in books::accepted(stage, name) {
@@ -192,10 +200,7 @@ async fn a_restart_that_is_deleted_before_it_began_gives_its_source_back() {
     stopped_half_way(&stage).await;
     stage.set_faults(json!([]));
     // A restart that was interrupted between taking its source and sealing its audience.
-    stage.apply(&restart("first", "sale", json!({"paused": true})));
-    let uid = stage.wait_state("first", "Stopped").await.uid().expect("uid");
-    let taken = json!({"status": {"restartedBy": {"name": "first", "uid": uid}}}).to_string();
-    stage.kubectl(&["patch", "bc", "sale", "--subresource=status", "--type=merge", "-p", &taken]);
+    taken_by_first(&stage).await;
     stage.apply(&restart("second", "sale", json!({})));
     stage.wait_state("second", "AlreadyRestarted").await;
     stage.kubectl(&["delete", "bc", "first", "--timeout=60s"]);

@@ -12,12 +12,12 @@ use crate::common::books;
 use crate::common::stage::{CHANNEL, Stage, broadcast, condition, counts, is_complete, restart, state};
 
 /// What a person reads of a Broadcast that needs them.
-fn message(held: &Broadcast) -> String {
+pub fn message(held: &Broadcast) -> String {
     condition(held, "Stalled").expect("Stalled").message
 }
 
 /// Runs the command that a hold shows, as it stands.
-fn run_shown_command(stage: &Stage, held: &Broadcast) {
+pub fn run_shown_command(stage: &Stage, held: &Broadcast) {
     let message = message(held);
     let (_, command) = message.split_once("kubectl ").unwrap_or_else(|| panic!("no command in {message}"));
     stage.plane.kubectl(&command.split_whitespace().collect::<Vec<_>>(), "");
@@ -50,7 +50,7 @@ async fn check_still_held(stage: &Stage, name: &str, round: &str) {
 }
 
 /// A Broadcast of 600 that was stopped when about this many of its messages were sent.
-async fn stopped_after(stage: &Stage, messages: usize) -> Broadcast {
+pub async fn stopped_after(stage: &Stage, messages: usize) -> Broadcast {
     stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 400}})));
     stage.apply(&broadcast("sale", 600, json!({})));
     stage.accepted("sale", messages).await;
@@ -70,7 +70,7 @@ async fn delete_and_keep_pages(stage: &Stage, name: &str) {
 }
 
 /// Takes the status of a Broadcast away, as a restore without statuses does.
-async fn lose_status(stage: &Stage, name: &str) {
+pub async fn lose_status(stage: &Stage, name: &str) {
     let stored = stage.broadcast(name).await;
     let bare = Broadcast { status: None, ..stored };
     stage.api::<Broadcast>().replace_status(name, &PostParams::default(), &bare).await.expect("replaced");
@@ -147,6 +147,26 @@ async fn a_broadcast_that_lost_its_status_goes_on_from_its_pages() {
     let done = stage.complete("sale").await;
     books::check_complete(&stage, &done, 600).await;
     assert_eq!(counts(&done).sent, 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_that_lost_its_status_while_it_was_sent_can_be_deleted() {
+    let mut stage = Stage::bare().await;
+    stopped_after(&stage, 100).await;
+    stage.operator.kill();
+    lose_status(&stage, "sale").await;
+    // A backup that was made while a window was being sent.
+    let mut page = stage.api::<BroadcastBatch>().get("sale-00002").await.expect("the page");
+    let claim = json!({"incarnation": "of-another-time", "attempt": 1, "from": 0, "to": 5, "time": "2026-01-01T00:00:00Z"});
+    page.status.as_mut().expect("a status").claim = Some(serde_json::from_value(claim).expect("a claim"));
+    let pages = stage.api::<BroadcastBatch>();
+    pages.replace_status("sale-00002", &PostParams::default(), &page).await.expect("replaced");
+    stage.operator.restart().await;
+    stage.wait_state("sale", "StatusLost").await;
+    // As long as a request of a sender that lost sight of it may take.
+    stage.apply(&stage.channel(CHANNEL, json!({"timeoutSeconds": 1}), json!({})));
+    stage.kubectl(&["delete", "bc", "sale", "--timeout=60s"]);
+    stage.gone("sale").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,12 +299,47 @@ async fn pages_that_went_back_before_the_operator_started_are_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_that_went_back_under_a_running_operator_are_held() {
     let mut stage = Stage::bare().await;
-    let (held, forgotten) = went_back(&mut stage, true).await;
+    let (_, forgotten) = went_back(&mut stage, true).await;
+    // The pages went back one after the other.
+    let says_all =
+        |held: &Broadcast| message(held).contains(&format!("what became of {forgotten} chats at least"));
+    let held = stage.wait("sale", "all of it is noticed", says_all).await;
     check_still_held(&stage, "sale", "other").await;
     run_shown_command(&stage, &held);
     let done = stage.complete("sale").await;
     assert_eq!(counts(&done).sent, 600);
     assert_eq!(i32::try_from(twice(&stage, "sale").len()), Ok(forgotten));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_accepts_more_pages_that_went_back_than_were_shown() {
+    let stage = Stage::bare().await;
+    let first = stopped_after(&stage, 100).await;
+    let pages = stage.pages("sale").await;
+    stage.pause("sale", false).await;
+    stage.accepted("sale", 400).await;
+    stage.pause("sale", true).await;
+    stage.wait("sale", "it stops again", |sale| counts(sale).sent >= 400 && state(sale) == "Stopped").await;
+    put_back(&stage, &pages[..1]).await;
+    let one = stage.wait_state("sale", "BatchesWentBack").await;
+    put_back(&stage, &pages[1..2]).await;
+    let more = stage.wait("sale", "the second page is noticed", |held| message(held) != message(&one)).await;
+    let chats = |held: &Broadcast| {
+        held.status.as_ref().and_then(|status| status.hold.as_ref()).and_then(|hold| hold.chats)
+    };
+    assert!(chats(&one).is_some_and(|one| one > 0) && chats(&one) < chats(&more), "{}", message(&more));
+    stage.pause("sale", false).await;
+    run_shown_command(&stage, &one);
+    let refused = stage.wait("sale", "the first token is refused", |held| {
+        condition(held, "Stalled").is_some_and(|stalled| stalled.message.contains("is not obeyed"))
+    });
+    assert_eq!(state(&refused.await), "BatchesWentBack");
+    run_shown_command(&stage, &more);
+    let done = stage.complete("sale").await;
+    assert_eq!(counts(&done).sent, 600);
+    assert!(
+        twice(&stage, "sale").len() <= usize::try_from(counts(&done).sent - counts(&first).sent).unwrap()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broadcast_operator::api::{Broadcast, BroadcastChannel};
-use broadcast_operator::simulator::ReceiptSettings;
+use broadcast_operator::api::{Broadcast, BroadcastChannel, Condition};
+use broadcast_operator::domain::outcome::Outcome;
+use broadcast_operator::simulator::{Entry, ReceiptSettings};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -11,9 +12,13 @@ use kube::api::ListParams;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
+use super::receipt_edges::post_until_taken;
 use crate::common::books;
 use crate::common::chart;
-use crate::common::providers::Provider::{self, Native, Periskope, Postback, Telegram, Twilio, WhatsApp};
+use crate::common::notices::Notice;
+use crate::common::providers::Provider::{
+    self, Native, Periskope, Postback, Telegram, Twilio, TwilioWhatsApp, WhatsApp,
+};
 use crate::common::providers::{VERIFY_TOKEN, with_each};
 use crate::common::stage::{SIGNING_SECRET, Stage, broadcast, chat_id, counts, merge};
 use crate::common::wait::until;
@@ -22,6 +27,10 @@ use crate::common::wait::until;
 const HEADER_SECRET: &str = "secret-of-a-header";
 /// What all phone numbers of the audiences begin with.
 const PHONE: &str = "15551000";
+/// Most bytes that are kept of what a provider says.
+const MOST_SAID: usize = 160;
+/// So much of a secret is more than chance.
+const SHORTEST_PART: usize = 6;
 /// A part of the texts that are sent.
 const TEXT: &str = "the sale starts";
 
@@ -52,6 +61,7 @@ fn bad_chat_code(provider: Provider) -> &'static str {
     match provider {
         WhatsApp => "131026",
         Twilio => "21211",
+        TwilioWhatsApp => "63024",
         Telegram | Periskope | Native | Postback => "400",
     }
 }
@@ -125,6 +135,7 @@ async fn no_secret_is_told_and_no_phone_number_but_as_a_chat() {
         (WhatsApp, "132015", ""),
         (Telegram, "400", "Bad Request: can't parse entities: "),
         (Twilio, "63013", ""),
+        (TwilioWhatsApp, "63041", ""),
     ];
     let rules = of_templates.iter().flat_map(|(provider, code, said)| refuse(*provider, 0..30, code, said));
     stage.set_faults(rules.collect());
@@ -134,7 +145,7 @@ async fn no_secret_is_told_and_no_phone_number_but_as_a_chat() {
     let rules = Provider::ALL.iter().flat_map(|provider| {
         let code = match provider {
             WhatsApp => "190",
-            Twilio => "20003",
+            Twilio | TwilioWhatsApp => "20003",
             _ => "401",
         };
         refuse(*provider, 0..30, code, "Unauthorized: ")
@@ -152,7 +163,91 @@ async fn no_secret_is_told_and_no_phone_number_but_as_a_chat() {
     })
     .await;
 
-    check(&stage).await;
+    check(&stage, 20).await;
+}
+
+/// Those whose receipts say something in words.
+const TELLING: [Provider; 5] = [WhatsApp, Twilio, TwilioWhatsApp, Native, Postback];
+
+/// A receipt that a message failed, with this code and in these words.
+fn failure(stage: &Stage, provider: Provider, message: &Entry, code: &str, said: &str) -> Notice {
+    let mut notice = Notice::of(stage, provider, message, Outcome::Failed);
+    if matches!(provider, Twilio | TwilioWhatsApp) {
+        let said: String = form_urlencoded::byte_serialize(said.as_bytes()).collect();
+        notice.body = format!("{}&ErrorMessage={said}", notice.body.replace("30005", code));
+        return notice.signed();
+    }
+    let mut body: Value = serde_json::from_str(&notice.body).expect("should be JSON");
+    if provider == WhatsApp {
+        let code: u32 = code.parse().expect("should be a number");
+        let status = &mut body["entry"][0]["changes"][0]["value"]["statuses"][0];
+        status["errors"] = json!([{"code": code, "title": "no", "error_data": {"details": said}}]);
+    } else {
+        merge(&mut body[0], json!({"code": code, "message": said}));
+    }
+    notice.body = body.to_string();
+    notice.signed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_that_repeat_secrets_tell_none_of_them_also_where_they_are_cut_off() {
+    let stage = Stage::of_providers_with(&["--log-format", "json", "--log-filter", "trace"]).await;
+    let of_account = |provider| match provider {
+        WhatsApp => "131031",
+        Twilio | TwilioWhatsApp => "30002",
+        _ => "account",
+    };
+    stage.apply_all(TELLING.map(|provider| {
+        let rule = json!({"codes": ["account"], "action": "StopChannel"});
+        let spec = json!({"errorPolicy": [rule], "limits": {"messagesPerSecond": 5}});
+        stage.provider_channel(provider, spec)
+    }));
+    stage.apply_broadcasts(&TELLING, 60, &json!({}));
+    let client = &Client::new();
+    with_each(&TELLING, async |provider| {
+        let (name, token, signing) = (provider.name(), provider.token(), provider.signing_secret());
+        stage.accepted_by(provider, 5).await;
+        let messages = stage.accepted_of(provider);
+        let all = |chat: &str| format!("{signing} or {token} may not write to +{chat}");
+        // As much is kept of what is said as there is room for: the last of it would be a part of the secret.
+        let cut = |secret: &str| format!("{}{secret}", "-".repeat(MOST_SAID - secret.len() + 3));
+        let usual = if matches!(provider, Twilio | TwilioWhatsApp) { "30005" } else { "131026" };
+        let mut told = vec![
+            (usual, all(&messages[0].chat)),
+            (usual, cut(token)),
+            (usual, cut(signing)),
+            (of_account(provider), all(&messages[3].chat)),
+        ];
+        if matches!(provider, Native | Postback) {
+            // Codes of a gateway of one's own are words too.
+            told.push((token, String::new()));
+        }
+        for ((code, said), message) in told.iter().zip(&messages) {
+            post_until_taken(client, &failure(&stage, provider, message, code, said)).await;
+        }
+        until(&format!("{name} has stopped"), async || {
+            let status = stage.channel_now(name).await.status.expect("status");
+            match Condition::find(&status.conditions, "Stalled") {
+                Some(stalled) if stalled.message.contains("may not write to") => Ok(()),
+                _ => Err(status),
+            }
+        })
+        .await;
+        let failed =
+            stage.wait(name, "they are shown", |it| usize::try_from(counts(it).failed) == Ok(told.len()));
+        failed.await;
+        let rows = books::rows(&stage, name).await;
+        for (message, (_, said)) in messages.iter().zip(&told) {
+            let (_, row) = rows.iter().find(|(to, _)| *to.chat == *message.chat).expect("a row");
+            let shown = if said.is_empty() { &row.code } else { &row.detail };
+            assert!(shown.contains('…'), "{name}: of {said:?} there is {row:?}");
+            for secret in [token, signing].map(|secret| &secret[..SHORTEST_PART]) {
+                assert!(!shown.contains(secret), "{name}: of {said:?} there is {shown:?}");
+            }
+        }
+    })
+    .await;
+    check(&stage, 10).await;
 }
 
 /// Receipts in the name of the providers, about chats, from somebody who does not know their secrets.
@@ -193,14 +288,14 @@ fn text(value: &impl serde::Serialize) -> String {
 }
 
 /// Looks at everything that the operator says.
-async fn check(stage: &Stage) {
+async fn check(stage: &Stage, fewest_events: usize) {
     let (status, metrics) = stage.operator.get("/metrics").await.expect("should have metrics");
     assert_eq!(status, 200);
     let params = ListParams::default();
     let events = stage.api::<Event>().list(&params).await.expect("should list events").items;
     let leases: Api<Lease> = Api::namespaced(stage.client.clone(), chart::NAMESPACE);
     let leases = leases.list(&params).await.expect("should list leases").items;
-    assert!(events.len() >= 20, "{} events", events.len());
+    assert!(events.len() >= fewest_events, "{} events", events.len());
     let channels = stage.api::<BroadcastChannel>().list(&params).await.expect("should list channels").items;
     let channels: Vec<_> = channels.into_iter().map(|channel| channel.status).collect();
     let broadcasts = stage.api::<Broadcast>().list(&params).await.expect("should list Broadcasts").items;

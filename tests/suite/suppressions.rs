@@ -7,6 +7,8 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::common::books;
+use crate::common::providers::Provider::{self, Telegram, Twilio, TwilioWhatsApp, WhatsApp};
+use crate::common::providers::with_each;
 use crate::common::stage::{CHANNEL, Stage, broadcast, chat_id, condition, counts, restart};
 
 /// A suppression as a person writes it.
@@ -79,9 +81,11 @@ async fn what_is_recorded_is_skipped_and_forgotten_unless_a_person_wrote_it() {
     use broadcast_operator::api::SuppressionReason::{Manual, OptedOut};
     let stage = Stage::new().await;
     let channel = ObjectKey::new(&stage.namespace, CHANNEL);
+    let at = broadcast_operator::clock::now();
     let record = async |chat: usize, reason| {
         let recorded =
-            suppressions::record(&stage.client, &channel, &as_people_write_it(chat), reason, "131050").await;
+            suppressions::record(&stage.client, &channel, &as_people_write_it(chat), reason, "131050", at)
+                .await;
         recorded.expect("should be recorded");
     };
     record(0, OptedOut).await;
@@ -92,8 +96,10 @@ async fn what_is_recorded_is_skipped_and_forgotten_unless_a_person_wrote_it() {
         stage.api::<BroadcastSuppression>().list(&ListParams::default()).await.expect("a list").items.len(),
         3
     );
+    let later = at + jiff::SignedDuration::from_secs(1);
     for chat in [0, 0, 1] {
-        suppressions::forget(&stage.client, &channel, &chat_id(chat)).await.expect("should be forgotten");
+        let chat = chat_id(chat);
+        suppressions::forget(&stage.client, &channel, &chat, later).await.expect("should be forgotten");
     }
     let suppressed = suppressions::of_channel(&stage.client, &channel).await.expect("a list");
     assert_eq!([0, 1, 2].map(|chat| suppressed.contains(&chat_id(chat))), [false, true, true]);
@@ -136,12 +142,60 @@ async fn who_opts_out_while_it_is_sent_is_no_change_of_the_audience_and_is_not_s
     assert_eq!(after.get(&chat_id(599)), Some(&1), "it opted out after it was planned");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_suppression_stays_with_its_channel_and_chat() {
-    let stage = Stage::bare().await;
-    stage.apply(&suppression("ada", CHANNEL, &chat_id(0)));
-    for changed in [suppression("ada", "other", &chat_id(0)), suppression("ada", CHANNEL, &chat_id(1))] {
-        let refused = stage.try_apply(&changed).expect_err("refused");
-        assert!(refused.contains("never change"), "{refused}");
+/// How a provider says that a person wants no more messages, with its code, and the reason that is written down.
+fn opted_out(provider: Provider) -> (Value, &'static str, &'static str) {
+    match provider {
+        WhatsApp => {
+            (json!({"code": "131050", "message": "User has stopped marketing"}), "131050", "OptedOut")
+        }
+        Telegram => {
+            (json!({"code": "403", "message": "Forbidden: bot was blocked by the user"}), "403", "Blocked")
+        }
+        _ => (json!({"code": "21610", "message": "Attempt to send to unsubscribed"}), "21610", "OptedOut"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opt_out_in_an_answer_is_written_down_whatever_a_rule_says_and_again_after_it_was_lifted() {
+    let stage = Stage::of_providers().await;
+    let providers = [WhatsApp, Telegram, Twilio, TwilioWhatsApp];
+    stage.set_faults(json!(providers.map(|provider| {
+        let when = json!({"account": provider.account(), "chats": [chat_id(1)]});
+        json!({"when": when, "do": {"refuse": opted_out(provider).0}})
+    })));
+    stage.apply_all(providers.map(|provider| {
+        let rule = json!({"codes": [opted_out(provider).1], "action": "Retry"});
+        stage.provider_channel(provider, json!({"errorPolicy": [rule]}))
+    }));
+    stage.apply_broadcasts(&providers, 3, &json!({}));
+    with_each(&providers, async |provider| {
+        let (name, (_, code, reason)) = (provider.name(), opted_out(provider));
+        let send = async |to: &str| {
+            stage.apply(&broadcast(to, 3, json!({"channelRef": {"name": name}})));
+            counts(&stage.complete(to).await)
+        };
+        let first = counts(&stage.complete(name).await);
+        assert_eq!((first.sent, first.failed), (2, 1), "{provider:?}");
+        assert_eq!(stage.requests_of(provider).len(), 3, "{provider:?}: it is not tried again");
+        let stored = suppressions_of(&stage, name).await;
+        let [suppression] = &stored[..] else { panic!("{provider:?}: {stored:?}") };
+        let spec = &suppression.spec;
+        assert_eq!((&*spec.chat, spec.reason.as_str()), (&*chat_id(1), reason));
+        assert_eq!(spec.code.as_deref(), Some(code));
+        let later = send(&format!("{name}-later")).await;
+        assert_eq!((later.sent, later.skipped), (2, 1), "{provider:?}");
+        stage.kubectl(&["delete", "bcs", suppression.metadata.name.as_deref().expect("a name")]);
+        let lifted = send(&format!("{name}-lifted")).await;
+        assert_eq!((lifted.sent, lifted.failed), (2, 1), "{provider:?}: it is asked once more");
+        assert_eq!(suppressions_of(&stage, name).await.len(), 1, "{provider:?}");
+        let last = send(&format!("{name}-last")).await;
+        assert_eq!((last.sent, last.skipped), (2, 1), "{provider:?}");
+    })
+    .await;
+}
+
+/// What is written down of a channel.
+async fn suppressions_of(stage: &Stage, channel: &str) -> Vec<BroadcastSuppression> {
+    let params = ListParams::default().fields(&format!("spec.channelRef.name={channel}"));
+    stage.api::<BroadcastSuppression>().list(&params).await.expect("a list").items
 }

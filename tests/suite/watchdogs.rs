@@ -1,12 +1,13 @@
 //! What is around the operator stops, fills up or lies about the time: it goes on or says why not, and never just stands still.
 
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::common::books;
 use crate::common::chart::NAMESPACE;
+use crate::common::operator::Operator;
 use crate::common::stage::{CHANNEL, Stage, broadcast, counts};
 use crate::common::wait::until;
 
@@ -24,9 +25,27 @@ async fn says_that_it_sends_nothing(stage: &Stage) {
     assert_eq!(stage.operator.get("/livez").await.map(|(status, _)| status), Ok(200), "it is alive");
 }
 
+/// Waits until this many renewals of a replica have failed, which takes longer than a lease lasts.
+async fn outlasts_the_lease(replica: &Operator) {
+    until("the outage is longer than the lease", async || {
+        let failed = replica.log().matches("failed to renew the lease").count();
+        if failed >= 10 { Ok(()) } else { Err(failed) }
+    })
+    .await;
+}
+
+/// Two replicas that live have not given each other up.
+fn nobody_was_given_up(replicas: [&Operator; 2]) {
+    for replica in replicas {
+        let log = replica.log();
+        assert!(!log.contains("is silent for too long") && !log.contains("was given up"), "{log}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_takes_calls_and_never_answers_stops_the_sending_and_costs_no_answer() {
     let stage = Stage::alone(&SHORT).await;
+    let other = stage.join("pod-1", &SHORT).await;
     stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
     stage.apply(&broadcast("sale", 700, json!({})));
     stage.accepted("sale", 150).await;
@@ -35,16 +54,20 @@ async fn an_api_server_that_takes_calls_and_never_answers_stops_the_sending_and_
     // Of what was claimed before, nothing more starts.
     let sent = stage.requests_now("sale");
     assert!(sent < 700, "it stopped in the middle");
+    outlasts_the_lease(&stage.operator).await;
+    assert_eq!(stage.requests_now("sale"), sent, "nothing more was sent");
     stage.plane.signal_api_server("CONT");
     stage.operator.ready().await;
     let done = stage.complete("sale").await;
     books::check_complete(&stage, &done, 700).await;
     assert_eq!(counts(&done).sent, 700, "the answers were in memory, and are recorded now");
+    nobody_was_given_up([&stage.operator, &other]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_etcd_stops_the_sending_with_a_reason_and_it_goes_on_when_there_is_room() {
     let stage = Stage::alone(&SHORT).await;
+    let other = stage.join("pod-1", &SHORT).await;
     stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
     stage.apply(&broadcast("sale", 700, json!({})));
     stage.accepted("sale", 150).await;
@@ -53,11 +76,14 @@ async fn a_full_etcd_stops_the_sending_with_a_reason_and_it_goes_on_when_there_i
     says_that_it_sends_nothing(&stage).await;
     let (_, text) = stage.operator.get("/readyz").await.expect("a page");
     assert!(text.contains("database space exceeded"), "{text}");
+    // etcd still takes deletions: none of the other's lease is asked for.
+    outlasts_the_lease(&stage.operator).await;
     stage.plane.disarm_alarms().await;
     stage.operator.ready().await;
     let done = stage.complete("sale").await;
     books::check_complete(&stage, &done, 700).await;
     assert_eq!(counts(&done).sent, 700, "the answers were in memory, and are recorded now");
+    nobody_was_given_up([&stage.operator, &other]);
 }
 
 /// A lease of a replica whose clock says another time.
@@ -80,8 +106,10 @@ async fn a_lease_is_judged_by_its_changes_and_never_by_the_times_in_it() {
     let leases: Api<Lease> = Api::namespaced(stage.client.clone(), NAMESPACE);
     let group = stage.namespace.clone();
     let (dead, alive) = (format!("{group}-ahead"), format!("{group}-behind"));
-    // One is dead and its clock was years ahead; one lives, and its clock is a day behind.
+    let dead_too = format!("{group}-behind-too");
+    // Two are dead, and their clocks were years ahead and months behind; one lives, and its clock is months behind.
     let made = [
+        lease(&group, &dead_too, "replica", "behind-too", "2026-01-01T00:00:00.000000Z"),
         lease(&group, &dead, "replica", "ahead", "2099-01-01T00:00:00.000000Z"),
         lease(&group, &alive, "replica", "behind", "2026-01-01T00:00:00.000000Z"),
     ];
@@ -99,17 +127,19 @@ async fn a_lease_is_judged_by_its_changes_and_never_by_the_times_in_it() {
         })
     };
     stage.operator.restart().await;
-    until("the dead one is given up", async || {
-        let found = leases.get_opt(&dead).await.map_err(|error| error.to_string())?;
-        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
-    })
-    .await;
-    assert!(leases.get_opt(&alive).await.expect("answered").is_some(), "the living one is left alone");
+    let is_given_up = async |name: &str| {
+        let found = leases.get(name).await.expect("nobody deletes it");
+        found.annotations().contains_key("broadcast-operator.dev/given-up")
+    };
+    let gives_up = async |name: &str| {
+        until("it is given up", async || if is_given_up(name).await { Ok(()) } else { Err("it is not") })
+            .await;
+    };
+    gives_up(&dead).await;
+    gives_up(&dead_too).await;
+    assert!(!is_given_up(&alive).await, "the living one is left alone");
     assert!(!stage.operator.log().contains("may be a backup"), "a wrong clock is no restore");
     beating.abort();
-    until("without a sign of life it is given up too", async || {
-        let found = leases.get_opt(&alive).await.map_err(|error| error.to_string())?;
-        found.map_or(Ok(()), |_| Err("it is there".to_owned()))
-    })
-    .await;
+    // Without a sign of life it is given up too.
+    gives_up(&alive).await;
 }

@@ -83,15 +83,21 @@ listing its kinds. It needs none on broadcasts/finalizers: the pages that a Broa
 - apiGroups: ["broadcast-operator.dev"]
   resources: ["broadcastbatches/status"]
   verbs: ["update"]
+# Receipts that come one here and one there are stored together first: each journal is written once, found again by a list or by its
+# name, and deleted when it was taken into the pages.
+- apiGroups: ["broadcast-operator.dev"]
+  resources: ["broadcastjournals"]
+  verbs: ["get", "list", "create", "delete"]
 # spec.campaignKey: a key is taken by creating its object, kept for a time after its Broadcast, then deleted. It is read by
 # name; the list finds those whose time is over.
 - apiGroups: ["broadcast-operator.dev"]
   resources: ["broadcastcampaigns"]
   verbs: ["get", "list", "create", "update", "delete"]
-# Chats that opted out: one is written for each, read by name and deleted when it opts in again; the list says who is skipped.
+# Chats that opted out: one is written for each, read by name, updated when it says so anew and deleted when it opts in again;
+# the list says who is skipped.
 - apiGroups: ["broadcast-operator.dev"]
   resources: ["broadcastsuppressions"]
-  verbs: ["get", "list", "create", "delete"]
+  verbs: ["get", "list", "create", "update", "delete"]
 # Tokens of gateways, secrets that receipts are signed with, and audiences. It reads those that a channel or Broadcast
 # names, so it needs neither list nor watch.
 - apiGroups: [""]

@@ -5,6 +5,18 @@ use std::time::{Duration, Instant};
 
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
+use crate::domain::answer::{Answer, Refusal, RefusalKind};
+
+/// Messages in a row of which nobody knows what became of them before a channel takes that for trouble of its gateway, and not of
+/// the messages. Each of them is a chat that stays Unknown.
+pub(super) const UNCERTAIN_RUN: u32 = 20;
+/// Messages in a row that a gateway in trouble did not take before the channel waits. They cost a request each and no chat, so a few are
+/// enough; one alone may be about its own message.
+pub(super) const UNAVAILABLE_RUN: u32 = 5;
+/// Messages in a row that a gateway must have taken before a single one that it says it is in trouble with counts as trouble of that
+/// chat. With half of all messages refused, so many are taken in a row once in a million times.
+const TAKEN_BEFORE: u32 = 20;
+
 /// First and longest wait after a gateway could not be reached, or asked to wait without saying how long.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
@@ -16,9 +28,13 @@ const LONGEST_REST: Duration = Duration::from_secs(86_400);
 #[derive(Default)]
 pub(super) struct Caution {
     rest: Option<Rest>,
-    /// A connection that could not be made, until a message shows that it can.
+    /// What was in the way of the last message, until one shows that it is not any more.
     doubt: Option<Rest>,
     failures: u32,
+    /// Answers in a row that show no gateway that works: they left open what became of their messages, or say that it is in trouble.
+    in_doubt: u32,
+    /// Messages that were taken since the gateway said the last time that it is in trouble.
+    taken: u32,
     is_probing: bool,
 }
 
@@ -34,6 +50,12 @@ pub(super) struct Rest {
 pub(super) enum Why {
     Throttled,
     Unreachable(String),
+    /// Answers left open what became of their messages, one after the other.
+    Uncertain(String),
+    /// The gateway says that it is in trouble, again and again.
+    Unavailable(String),
+    /// Something else than the gateway answered.
+    Unexpected(String),
     Redirected(String),
 }
 
@@ -49,7 +71,7 @@ impl Caution {
         self.rest.as_ref().filter(|rest| now < rest.ends)
     }
 
-    /// The connection that could not be made the last time, while nothing has shown that it can be now.
+    /// What was in the way the last time, while nothing has shown that it is over.
     pub(super) fn doubt(&self) -> Option<&Rest> {
         self.doubt.as_ref().filter(|_| self.is_probing)
     }
@@ -67,6 +89,7 @@ impl Caution {
     /// The gateway takes messages.
     pub(super) fn relax(&mut self) {
         self.failures = 0;
+        self.in_doubt = 0;
         self.is_probing = false;
         self.doubt = None;
     }
@@ -76,6 +99,33 @@ impl Caution {
     pub(super) fn fail(&mut self, asked: Duration, why: Why, now: Instant, wall: Timestamp) {
         let backoff = if self.rest(now).is_some() { Duration::ZERO } else { self.next_backoff() };
         self.rest_for(asked.max(backoff), why, now, wall);
+    }
+
+    /// The answer in the light of those before. A gateway that says it is in trouble with one message, and took all others, is in no
+    /// trouble: that chat is tried by `spec.retry`.
+    pub(super) fn weigh(&mut self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Accepted { .. } => self.taken = self.taken.saturating_add(1),
+            Answer::Refused(refusal) if refusal.kind == RefusalKind::Unavailable => {
+                let took_others = std::mem::take(&mut self.taken) >= TAKEN_BEFORE;
+                let kind = if took_others { RefusalKind::Retryable } else { refusal.kind };
+                return Answer::Refused(Refusal { kind, ..refusal });
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    /// An answer shows no gateway that works, for this reason: nobody knows what became of a message, or the gateway is in trouble.
+    /// After a run of these, and after one that was there to see, it waits; and as long as the gateway `asked` for in any case.
+    pub(super) fn doubt_gateway(&mut self, why: Why, asked: Option<Duration>, now: Instant, wall: Timestamp) {
+        self.in_doubt = self.in_doubt.saturating_add(1);
+        let run = if let Why::Unavailable(_) = why { UNAVAILABLE_RUN } else { UNCERTAIN_RUN };
+        match asked {
+            Some(asked) => self.fail(asked, Why::Throttled, now, wall),
+            None if self.in_doubt >= run || self.is_probing => self.fail(Duration::ZERO, why, now, wall),
+            None => {}
+        }
     }
 
     /// Takes up a wait that another process began.
@@ -88,7 +138,8 @@ impl Caution {
     /// Ends a wait that is over, so that the next message is there to see.
     pub(super) fn end_rest(&mut self, now: Instant) {
         if self.rest.as_ref().is_some_and(|rest| rest.ends <= now) {
-            self.doubt = self.rest.take().filter(|rest| matches!(rest.why, Why::Unreachable(_)));
+            let is_doubt = |why: &Why| !matches!(why, Why::Throttled | Why::Redirected(_));
+            self.doubt = self.rest.take().filter(|rest| is_doubt(&rest.why));
             self.is_probing = true;
         }
     }
@@ -96,6 +147,7 @@ impl Caution {
     /// Ends any wait.
     pub(super) fn forgive(&mut self) {
         self.is_probing |= self.rest.take().is_some();
+        self.in_doubt = 0;
         self.doubt = None;
     }
 
@@ -122,90 +174,5 @@ fn until(wall: Timestamp, wait: Duration) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin of a test")]
-    fn origin() -> (Instant, Timestamp) {
-        (Instant::now(), "2026-11-23T10:00:00.250Z".parse().expect("time"))
-    }
-
-    fn left(caution: &Caution, now: Instant) -> Duration {
-        caution.rest(now).map_or(Duration::ZERO, |rest| rest.left(now))
-    }
-
-    #[test]
-    fn an_absurd_wait_is_a_day_and_then_one_message_to_see() {
-        let (now, wall) = origin();
-        let mut caution = Caution::default();
-        caution.fail(Duration::from_secs(u64::MAX), Why::Throttled, now, wall);
-        assert_eq!(left(&caution, now), LONGEST_REST);
-        let later = now + LONGEST_REST;
-        caution.end_rest(later);
-        assert!(caution.rest(later).is_none() && caution.is_probing());
-    }
-
-    #[test]
-    fn a_wait_taken_up_from_a_status_is_bounded_too() {
-        let (now, wall) = origin();
-        let mut caution = Caution::default();
-        caution.take_up(Timestamp::MAX, now, wall);
-        assert_eq!(left(&caution, now), LONGEST_REST);
-    }
-
-    #[test]
-    fn a_gateway_that_asks_for_no_wait_gets_one_that_grows() {
-        let (mut now, wall) = origin();
-        let mut caution = Caution::default();
-        let mut waits = Vec::new();
-        for _ in 0..8 {
-            caution.fail(Duration::ZERO, Why::Throttled, now, wall);
-            waits.push(left(&caution, now).as_secs());
-            now += left(&caution, now);
-        }
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-    }
-
-    #[test]
-    fn requests_that_fail_together_are_one_failure() {
-        let (now, wall) = origin();
-        let mut caution = Caution::default();
-        for _ in 0..64 {
-            caution.fail(Duration::ZERO, Why::Unreachable("refused".into()), now, wall);
-        }
-        assert_eq!(left(&caution, now), FIRST_BACKOFF);
-        let later = now + FIRST_BACKOFF;
-        caution.fail(Duration::ZERO, Why::Unreachable("refused".into()), later, wall);
-        assert_eq!(left(&caution, later), 2 * FIRST_BACKOFF);
-    }
-
-    #[test]
-    fn of_several_waits_the_longest_counts() {
-        let (now, wall) = origin();
-        let mut caution = Caution::default();
-        for seconds in [3, 30, 7] {
-            caution.fail(Duration::from_secs(seconds), Why::Throttled, now, wall);
-        }
-        assert_eq!(left(&caution, now), Duration::from_secs(30));
-    }
-
-    #[test]
-    fn the_end_of_a_wait_is_told_in_whole_seconds_and_never_too_early() {
-        let (now, wall) = origin();
-        let mut caution = Caution::default();
-        caution.fail(Duration::from_secs(2), Why::Throttled, now, wall);
-        let until = caution.rest(now).map(|rest| rest.until);
-        assert_eq!(until, "2026-11-23T10:00:03Z".parse().ok());
-    }
-
-    #[test]
-    fn a_gateway_that_was_not_reached_is_in_doubt_until_it_takes_a_message() {
-        let (mut caution, start) = (Caution::default(), crate::clock::monotonic());
-        caution.fail(Duration::ZERO, Why::Unreachable("refused".into()), start, crate::clock::now());
-        let later = start + Duration::from_secs(5);
-        caution.end_rest(later);
-        assert!(caution.rest(later).is_none() && caution.doubt().is_some());
-        caution.relax();
-        assert!(caution.doubt().is_none());
-    }
-}
+#[path = "caution_tests.rs"]
+mod tests;

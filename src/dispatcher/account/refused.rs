@@ -2,34 +2,94 @@
 
 use std::time::{Duration, Instant};
 
-use super::settings::{Opened, Probed};
+use super::settings::Probed;
 use crate::api::{BroadcastChannel, Condition};
 use crate::domain::answer::SenderTrouble;
-use crate::providers::SecretValues;
+use crate::providers::SecretDigest;
 
 /// A gateway that refused the same credentials is asked again after so long: an account can be unlocked over there.
 pub(super) const REFUSED_RETRY: Duration = Duration::from_secs(300);
+/// First and longest wait before a provider is asked again whether credentials that it refused are good now. It is doubled each time:
+/// who logs in with the same wrong token again and again is locked out somewhere.
+pub(super) const FIRST_PROBE_AGAIN: Duration = Duration::from_secs(10);
+const LONGEST_PROBE_AGAIN: Duration = REFUSED_RETRY;
+/// So many refused credentials are remembered: more are not tried by turns.
+const MOST_REFUSALS: usize = 8;
 /// An account that wants to be paid is tried again after so long.
 const PAYMENT_RETRY: Duration = Duration::from_secs(3600);
+/// Reason of a channel at whose address something else than the provider answers.
+pub(super) const UNEXPECTED_ANSWER: &str = "UnexpectedAnswer";
 /// What a restart of the operator does not end.
 const LASTING: [SenderTrouble; 3] =
     [SenderTrouble::AccountRestricted, SenderTrouble::PaymentRequired, SenderTrouble::ByErrorPolicy];
 
+/// Credentials that the provider took nothing with, the latest last, until they are good again, or a person has changed the spec.
+#[derive(Default)]
+pub(super) struct Refusals(Vec<Refused>);
+
+impl Refusals {
+    /// What is remembered of these.
+    pub(super) fn of(&self, credentials: SecretDigest) -> Option<&Refused> {
+        self.0.iter().find(|refused| refused.credentials == credentials)
+    }
+
+    /// Remembers one. What the provider was asked about the same credentials counts on.
+    pub(super) fn remember(&mut self, refused: Refused) {
+        let (asks, asked) =
+            self.of(refused.credentials).map_or((0, None), |before| (before.asks, before.asked));
+        self.lift(refused.credentials);
+        self.0.push(Refused { asks, asked, ..refused });
+        if self.0.len() > MOST_REFUSALS {
+            self.0.remove(0);
+        }
+    }
+
+    /// The provider was asked about these just now.
+    pub(super) fn asked(&mut self, credentials: SecretDigest, now: Instant) {
+        let mut refused = self.0.iter_mut().filter(|refused| refused.credentials == credentials);
+        if let Some(refused) = refused.next() {
+            refused.asks = refused.asks.saturating_add(1);
+            refused.asked = Some(now);
+        }
+    }
+
+    /// These are good, as far as is known.
+    pub(super) fn lift(&mut self, credentials: SecretDigest) {
+        self.0.retain(|refused| refused.credentials != credentials);
+    }
+
+    /// Forgets all. Returns whether there were any.
+    pub(super) fn clear(&mut self) -> bool {
+        !std::mem::take(&mut self.0).is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those that the provider need not be asked about again yet: it has said no to them not long ago.
+    pub(super) fn told(&self, now: Instant) -> impl Iterator<Item = SecretDigest> {
+        self.0.iter().filter(move |refused| refused.is_told(now)).map(|refused| refused.credentials)
+    }
+}
+
 /// Credentials that the provider takes nothing with.
 pub(super) struct Refused {
-    pub(super) secrets: SecretValues,
+    credentials: SecretDigest,
     pub(super) trouble: SenderTrouble,
     pub(super) message: String,
     /// Never, where a person has to settle something with the provider first: another message would make it worse.
     again: Option<Instant>,
     is_by_probe: bool,
+    /// How often the provider was asked about them since, and when it was the last time.
+    asks: u32,
+    asked: Option<Instant>,
 }
 
 impl Refused {
     /// What the provider said just now; `detail` is its own word.
-    pub(super) fn new(secrets: SecretValues, trouble: SenderTrouble, detail: &str, now: Instant) -> Self {
-        let (message, again) = (message_of(trouble, detail), again_of(trouble, now));
-        Self { secrets, trouble, message, again, is_by_probe: false }
+    pub(super) fn new(credentials: SecretDigest, trouble: SenderTrouble, detail: &str, now: Instant) -> Self {
+        Self::of_status(credentials, (trouble, message_of(trouble, detail)), now)
     }
 
     /// The same, said to a probe: another probe can show that it is over.
@@ -38,32 +98,43 @@ impl Refused {
     }
 
     /// What an earlier process was told, as the status of the channel holds it.
-    pub(super) fn of_status(secrets: SecretValues, halted: (SenderTrouble, String), now: Instant) -> Self {
+    pub(super) fn of_status(
+        credentials: SecretDigest,
+        halted: (SenderTrouble, String),
+        now: Instant,
+    ) -> Self {
         let (trouble, message) = halted;
-        Self { secrets, trouble, message, again: again_of(trouble, now), is_by_probe: false }
+        let again = again_of(trouble, now);
+        Self { credentials, trouble, message, again, is_by_probe: false, asks: 0, asked: None }
     }
 
-    /// Whether nothing that a probe says ends it: the same credentials, and a person who has to settle something.
-    pub(super) fn outlasts_a_probe(&self, opened: &Opened) -> bool {
-        LASTING.contains(&self.trouble) && !self.is_by_probe && self.secrets == opened.secrets
+    /// Whether nothing that a probe says ends it: a person has to settle something.
+    pub(super) fn outlasts_a_probe(&self) -> bool {
+        LASTING.contains(&self.trouble) && !self.is_by_probe
     }
 
-    /// Whether it still refuses what was read now. Where the provider can be asked, its answer counts.
-    pub(super) fn still(&self, opened: &Opened, now: Instant) -> bool {
-        let is_over = self.again.is_some_and(|again| now >= again);
-        match opened.probed {
+    /// Whether these credentials are still refused. Where the provider can be asked, its answer counts.
+    pub(super) fn still(&self, probed: &Probed, now: Instant) -> bool {
+        match probed {
             Probed::Refused(..) => true,
             // What it said to the same question before is over.
             Probed::Good if self.is_by_probe => false,
-            Probed::Good | Probed::Unknown => self.secrets == opened.secrets && !is_over,
+            Probed::Good | Probed::Unknown => self.again.is_none_or(|again| now < again),
         }
+    }
+
+    fn is_told(&self, now: Instant) -> bool {
+        let doubled = FIRST_PROBE_AGAIN.saturating_mul(1 << self.asks.saturating_sub(1).min(6));
+        self.asked.is_some_and(|asked| now < asked + doubled.min(LONGEST_PROBE_AGAIN))
     }
 }
 
 /// When it makes sense to try again by itself.
 fn again_of(trouble: SenderTrouble, now: Instant) -> Option<Instant> {
     match trouble {
-        SenderTrouble::AuthenticationFailed | SenderTrouble::Redirected => Some(now + REFUSED_RETRY),
+        SenderTrouble::AuthenticationFailed | SenderTrouble::Redirected | SenderTrouble::UnexpectedAnswer => {
+            Some(now + REFUSED_RETRY)
+        }
         SenderTrouble::PaymentRequired => Some(now + PAYMENT_RETRY),
         SenderTrouble::AccountRestricted | SenderTrouble::ByErrorPolicy => None,
     }
@@ -71,17 +142,11 @@ fn again_of(trouble: SenderTrouble, now: Instant) -> Option<Instant> {
 
 /// One word for it, as a condition's reason.
 pub(super) fn reason_of(trouble: SenderTrouble) -> &'static str {
-    match trouble {
-        SenderTrouble::AuthenticationFailed => "AuthenticationFailed",
-        SenderTrouble::AccountRestricted => "AccountRestricted",
-        SenderTrouble::PaymentRequired => "PaymentRequired",
-        SenderTrouble::Redirected => "UnexpectedRedirect",
-        SenderTrouble::ByErrorPolicy => "StoppedByErrorPolicy",
-    }
+    trouble.reason().as_str()
 }
 
 /// What happened, and what to do. `detail` is the provider's own word.
-fn message_of(trouble: SenderTrouble, detail: &str) -> String {
+pub(super) fn message_of(trouble: SenderTrouble, detail: &str) -> String {
     let (what, cure) = match trouble {
         SenderTrouble::AuthenticationFailed => (
             "the provider refused the credentials",
@@ -98,6 +163,10 @@ fn message_of(trouble: SenderTrouble, detail: &str) -> String {
         SenderTrouble::Redirected => {
             ("the gateway redirects", "put the address that it redirects to into the channel's url")
         }
+        SenderTrouble::UnexpectedAnswer => (
+            "something else than the provider answers",
+            "correct the url or baseUrl of the channel, or what stands between; it is tried again by itself",
+        ),
         SenderTrouble::ByErrorPolicy => (
             "a rule of spec.errorPolicy stopped the channel",
             "sending goes on when the channel's spec is changed, for example spec.paused to true and back to false",

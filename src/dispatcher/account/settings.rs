@@ -7,9 +7,10 @@ use super::super::Context;
 use crate::api::{BroadcastChannel, BroadcastChannelSpec, KeyRef, Limits};
 use crate::cluster::within;
 use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
+use crate::domain::chat::{ChatRules, invalid_region};
 use crate::domain::ids::ObjectKey;
-use crate::providers::SecretValues;
 use crate::providers::gateway::Gateway;
+use crate::providers::{SecretDigest, SecretValues};
 
 /// Which channel was read: another one of the same name counts its generations from 1 again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +36,18 @@ pub(super) fn is_same_gateway(before: &BroadcastChannel, after: &BroadcastChanne
     settings(before) == settings(after)
 }
 
+/// What need not be found out anew when settings and credentials are read.
+pub(in crate::dispatcher) struct Known {
+    /// The gateway behind the open door, and the credentials that it was made with.
+    pub(super) held: Option<(SecretDigest, Gateway)>,
+    /// Credentials that the provider need not be asked about.
+    pub(super) told: Vec<SecretDigest>,
+}
+
 /// Settings and credentials, read.
 pub(in crate::dispatcher) struct Opened {
     pub(super) gateway: Gateway,
-    pub(super) secrets: SecretValues,
+    pub(super) credentials: SecretDigest,
     /// What the provider said when it was asked whether the credentials are good.
     pub(super) probed: Probed,
 }
@@ -58,6 +67,8 @@ pub(in crate::dispatcher) enum Probed {
 pub(in crate::dispatcher) struct Trouble {
     pub(super) reason: &'static str,
     pub(super) message: String,
+    /// It says nothing of the settings and the Secrets: they could not be read now.
+    pub(super) is_passing: bool,
 }
 
 impl Trouble {
@@ -66,25 +77,37 @@ impl Trouble {
         Self {
             reason: "Interrupted",
             message: "reading the channel's settings was interrupted, trying again".into(),
+            is_passing: true,
         }
+    }
+
+    fn lasting(reason: &'static str, message: String) -> Self {
+        Self { reason, message, is_passing: false }
     }
 }
 
-/// Reads settings and credentials of a channel, and asks the provider about them unless they are `known_to_be_bad`.
+/// Reads settings and credentials of a channel, and asks the provider about them.
 pub(in crate::dispatcher) async fn read(
     context: &Context,
     key: &ObjectKey,
     channel: &BroadcastChannel,
-    known_to_be_bad: Option<&SecretValues>,
+    known: &Known,
 ) -> Result<Opened, Trouble> {
+    if let Some(region) = ChatRules::of(&channel.spec).unknown_region() {
+        return Err(Trouble::lasting("InvalidRegion", invalid_region(region)));
+    }
     let mut secrets = SecretValues::default();
     for reference in channel.spec.sending_secrets() {
         secrets.insert(reference, secret_value(context, &key.namespace, reference).await?);
     }
-    let gateway = Gateway::new(key, &channel.spec, &secrets, &context.addresses)
-        .map_err(|error| Trouble { reason: error.category(), message: error.to_string() })?;
-    if known_to_be_bad == Some(&secrets) {
-        return Ok(Opened { gateway, secrets, probed: Probed::Unknown });
+    let credentials = secrets.digest();
+    let gateway = match &known.held {
+        Some((held, gateway)) if *held == credentials => gateway.clone(),
+        _ => Gateway::new(key, &channel.spec, &secrets, &context.addresses)
+            .map_err(|error| Trouble::lasting(error.category(), error.to_string()))?,
+    };
+    if known.told.contains(&credentials) {
+        return Ok(Opened { gateway, credentials, probed: Probed::Unknown });
     }
     let probed = match gateway.probe().await {
         Some(Answer::Accepted { .. }) => Probed::Good,
@@ -94,34 +117,32 @@ pub(in crate::dispatcher) async fn read(
         }
         Some(_) | None => Probed::Unknown,
     };
-    Ok(Opened { gateway, secrets, probed })
+    Ok(Opened { gateway, credentials, probed })
 }
 
 async fn secret_value(context: &Context, namespace: &str, reference: &KeyRef) -> Result<String, Trouble> {
     let KeyRef { name, key } = reference;
     let api: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
     let secret = within(api.get(name)).await.map_err(|error| match error.is_not_found() {
-        true => Trouble {
-            reason: "SecretNotFound",
-            message: format!("Secret {name} does not exist: create it with key {key}"),
+        true => Trouble::lasting(
+            "SecretNotFound",
+            format!("Secret {name} does not exist: create it with key {key}"),
+        ),
+        false => Trouble {
+            reason: "SecretUnreadable",
+            message: format!("failed to read Secret {name}: {error}"),
+            is_passing: true,
         },
-        false => {
-            Trouble { reason: "SecretUnreadable", message: format!("failed to read Secret {name}: {error}") }
-        }
     })?;
-    let value = secret.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| Trouble {
-        reason: "SecretKeyNotFound",
-        message: format!("Secret {name} has no key {key}: add it"),
+    let value = secret.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| {
+        Trouble::lasting("SecretKeyNotFound", format!("Secret {name} has no key {key}: add it"))
     })?;
-    let text = std::str::from_utf8(&value.0).map_err(|_| Trouble {
-        reason: "InvalidToken",
-        message: format!("key {key} of Secret {name} is not text"),
-    })?;
+    let text = std::str::from_utf8(&value.0)
+        .map_err(|_| Trouble::lasting("InvalidToken", format!("key {key} of Secret {name} is not text")))?;
     match text.trim() {
-        "" => Err(Trouble {
-            reason: "SecretKeyEmpty",
-            message: format!("key {key} of Secret {name} is empty: fill it"),
-        }),
+        "" => {
+            Err(Trouble::lasting("SecretKeyEmpty", format!("key {key} of Secret {name} is empty: fill it")))
+        }
         text => Ok(text.to_owned()),
     }
 }

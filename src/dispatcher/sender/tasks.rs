@@ -4,16 +4,16 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::super::account::{self, DoorNumber, Opened, Trouble, Version, Way};
+use super::super::account::{self, DoorNumber, LookupRefused, Opened, Trouble, Version, Way};
 use super::super::lane::{Due, is_sending};
-use super::{Context, Sender};
+use super::super::polling::Polling;
+use super::{CLAIM_RETRY, Context, Sender};
 use crate::api::{Broadcast, BroadcastChannel, StopStatus, SuppressionReason};
 use crate::clock;
 use crate::cluster::{chain, within};
@@ -24,9 +24,10 @@ use crate::domain::outcome::{Outcome, Row};
 use crate::domain::suppression::reason_of;
 use crate::domain::token::MessageToken;
 use crate::domain::window::{Choice, next_window};
+use crate::lease::Tenure;
 use crate::ledger::{AfterRecord, ClaimedRow, Ledger, LedgerError, PlannedWindow, RecordedClaim};
 use crate::providers::wire::{BroadcastName, Outgoing};
-use crate::suppressions;
+use crate::{stops, suppressions};
 
 /// Longest wait for the page before an Unknown row is sent again. It is in memory, and only a slow write of it is in the
 /// way; who waited longer would send long after the last look at the brakes.
@@ -38,12 +39,35 @@ const LONGEST_STOP_RETRY: Duration = Duration::from_secs(10);
 
 /// What was spawned reports with one of these.
 pub(super) enum Event {
+    /// The channel as it was when the sender began, if there was one.
+    Began(Option<Arc<BroadcastChannel>>),
     Opened(Version, Result<Opened, Trouble>),
-    Claimed { lane: BroadcastUid, page: usize, result: Result<Claimed, LedgerError> },
+    Claimed {
+        lane: BroadcastUid,
+        page: usize,
+        result: Result<Claimed, LedgerError>,
+    },
     Answered(Answered),
-    Recorded { lane: BroadcastUid, page: usize, was_last: bool, result: Result<(), LedgerError> },
-    Recovered { page: ObjectKey, result: Result<(), LedgerError> },
-    StopStored,
+    Recorded {
+        lane: BroadcastUid,
+        page: usize,
+        was_last: bool,
+        result: Result<(), LedgerError>,
+    },
+    /// Results were not stored, by a panic: they are nowhere any more.
+    ResultsLost {
+        lane: BroadcastUid,
+        page: usize,
+    },
+    Recovered {
+        page: ObjectKey,
+        result: Result<(), LedgerError>,
+    },
+    StopStored {
+        lane: BroadcastUid,
+    },
+    /// The provider was asked what became of a message, and refused the sender.
+    LookupRefused(LookupRefused),
 }
 
 /// What became of one message.
@@ -64,10 +88,10 @@ pub(super) enum Claimed {
 impl Sender {
     pub(super) fn read_account(&self, channel: Arc<BroadcastChannel>) {
         let (context, key, version) = (self.context.clone(), self.key.clone(), Version::of(&channel));
-        let known_to_be_bad = self.account.known_to_be_bad(clock::monotonic());
+        let known = self.account.known(clock::monotonic());
         let lost = Event::Opened(version.clone(), Err(Trouble::interrupted()));
         self.spawn(lost, async move {
-            let read = account::read(&context, &key, &channel, known_to_be_bad.as_ref()).await;
+            let read = account::read(&context, &key, &channel, &known).await;
             Event::Opened(version, read)
         });
     }
@@ -125,7 +149,8 @@ impl Sender {
                         broadcast: BroadcastName { namespace: &broadcast.namespace, name: &broadcast.name },
                         now: clock::now(),
                     };
-                    let answer = judged(&rules, gateway.send(&message).await);
+                    let answer = gateway.send(&message).await.about_media(template.has_own_media());
+                    let answer = judged(&rules, answer);
                     context.metrics.sent(&channel, started.elapsed());
                     context.metrics.said(provider, &answer);
                     answer
@@ -134,8 +159,8 @@ impl Sender {
                 Err(error) => Answer::refused(RefusalKind::Permanent, error.category(), error.to_string()),
             };
             // First: once the answer is recorded, nothing would bring the opt-out again.
-            if let Answer::Refused(Refusal { kind: RefusalKind::OptedOut, code, .. }) = &answer {
-                suppress(&context, &channel, &recipient.chat, code, &id).await;
+            if let Answer::Refused(Refusal { kind, code, .. }) = &answer {
+                suppress(&context, &channel, (*kind, code), &recipient.chat, &id).await;
             }
             report(Some(answer))
         });
@@ -145,27 +170,39 @@ impl Sender {
     /// process gets the same answer and stops it too.
     pub(super) fn spawn_stop(&self, key: ObjectKey, uid: BroadcastUid, stop: StopStatus) {
         tracing::warn!(broadcast = %key, code = stop.code, reason = ?stop.reason, "stops by itself");
-        let api: Api<Broadcast> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        self.spawn(Event::StopStored, async move {
+        let client = self.context.client.clone();
+        self.spawn(Event::StopStored { lane: uid.clone() }, async move {
             let mut wait = STOP_RETRY;
-            while !store_stop(&api, &key, &uid, &stop).await {
+            while let Err(error) = stops::stop_broadcast(&client, &key, &uid, &stop, None).await {
+                tracing::warn!(broadcast = %key, %error, "its stop is not stored yet, trying again");
                 clock::wait(wait).await;
                 wait = (2 * wait).min(LONGEST_STOP_RETRY);
             }
-            Event::StopStored
+            Event::StopStored { lane: uid }
         });
     }
 
     pub(super) fn spawn_record(&self, lane: BroadcastUid, due: Due) {
-        let Due { page, claim, results, is_last } = due;
-        let lost =
-            Event::Recorded { lane: lane.clone(), page, was_last: true, result: Err(LedgerError::Abandoned) };
+        let Due { page, claim, results, after, is_last } = due;
+        let lost = Event::ResultsLost { lane: lane.clone(), page };
         let ledger = self.context.ledger.clone();
-        let after = if is_last { AfterRecord::Release } else { AfterRecord::Keep };
         self.spawn(lost, async move {
-            let result = ledger.record(&claim, &results, after).await;
+            let result = match (results.is_empty(), after) {
+                (true, AfterRecord::Keep) => Ok(()),
+                _ => ledger.record(&claim, &results, after).await,
+            };
             Event::Recorded { lane, page, was_last: is_last, result }
         });
+    }
+
+    /// Stores what came while earlier results of the same page could not be stored. This process may live on, and whoever sends for
+    /// the channel next may have called those chats Unknown.
+    pub(super) fn record_rest(&mut self) {
+        for index in 0..self.lanes.len() {
+            for due in self.lanes[index].rest() {
+                self.spawn_record(self.lanes[index].uid.clone(), due);
+            }
+        }
     }
 
     pub(super) fn spawn_recovery(&self, uid: BroadcastUid, page: ObjectKey) {
@@ -178,6 +215,24 @@ impl Sender {
         });
     }
 
+    pub(super) fn recovered(&mut self, page: ObjectKey, result: Result<(), LedgerError>, now: Instant) {
+        self.recovering.remove(&page);
+        if let Err(error) = result {
+            tracing::warn!(%page, %error, "claim of an earlier process is not recovered yet");
+            self.unrecovered.insert(page, now + CLAIM_RETRY);
+            self.next_look = self.next_look.min(now + CLAIM_RETRY);
+        }
+    }
+
+    /// Lets the provider be asked what became of messages while the channel works and no message waits for an answer in vain.
+    pub(super) fn allow_lookups(&self) {
+        let is_free = !self.is_ending()
+            && self.context.leases.holds(&self.tenure)
+            && self.context.observed.blind(&self.key.namespace).is_none();
+        let way = if is_free { self.account.may_look_up(self.in_flight, clock::monotonic()) } else { None };
+        self.polling.allow(way);
+    }
+
     /// Runs `work` beside the loop. It reports once: with its event, or with `lost` when it does not come to its end.
     fn spawn(&self, lost: Event, work: impl Future<Output = Event> + Send + 'static) {
         let report = Report { events: self.events.clone(), event: Some(lost) };
@@ -188,64 +243,104 @@ impl Sender {
     }
 }
 
-/// Writes the stop into the status, unless the spec was changed since. Returns whether there is nothing more to do.
-async fn store_stop(api: &Api<Broadcast>, key: &ObjectKey, uid: &BroadcastUid, stop: &StopStatus) -> bool {
-    let mut broadcast = match within(api.get(&key.name)).await {
-        Ok(broadcast) => broadcast,
-        Err(error) => return error.is_not_found(),
-    };
-    let is_same = broadcast.metadata.uid.as_deref() == Some(uid.as_str())
-        && broadcast.metadata.generation == Some(stop.observed_generation);
-    match &mut broadcast.status {
-        Some(status) if is_same => status.stop = Some(stop.clone()),
-        _ => return true,
-    }
-    match within(api.replace_status(&key.name, &PostParams::default(), &broadcast)).await {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::warn!(broadcast = %key, %error, "its stop is not stored yet, trying again");
-            false
+/// Reads the channel, until that succeeds or the sender has ended.
+pub(super) fn read_channel(context: &Arc<Context>, key: &ObjectKey, events: &UnboundedSender<Event>) {
+    let api: Api<BroadcastChannel> = Api::namespaced(context.client.clone(), &key.namespace);
+    let (name, events) = (key.name.clone(), events.clone());
+    let report = Report { events: events.clone(), event: Some(Event::Began(None)) };
+    tokio::spawn(async move {
+        let mut report = report;
+        while !events.is_closed() {
+            match within(api.get_opt(&name)).await {
+                Ok(channel) => {
+                    report.event = Some(Event::Began(channel.map(Arc::new)));
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(channel = name, %error, "cannot read the channel to send for, trying again");
+                    clock::wait(CLAIM_RETRY).await;
+                }
+            }
         }
-    }
+    });
 }
 
-/// A Broadcast that may be sent from, as far as this process has seen.
+/// Starts the task that asks about messages, without leave.
+pub(super) fn start_polling(
+    context: &Arc<Context>,
+    tenure: &Tenure,
+    events: &UnboundedSender<Event>,
+) -> Polling {
+    let events = events.clone();
+    // A sender that has ended wants to know nothing any more.
+    let tell = move |refused| drop(events.send(Event::LookupRefused(refused)));
+    Polling::start(context.clone(), tenure.clone(), Arc::new(tell))
+}
+
+/// A Broadcast that may be sent from, in its version, and the channel that it goes through, as far as this process has seen.
 pub(super) struct Wanted {
     pub(super) key: ObjectKey,
     pub(super) uid: BroadcastUid,
-    pub(super) generation: Option<i64>,
+    pub(super) version: Option<String>,
+    pub(super) channel: Arc<BroadcastChannel>,
 }
 
 impl Wanted {
-    /// Looks at the Broadcast after a claim was stored. A stop that was written before the claim is seen here; one that was
+    /// Looks at both brakes after a claim was stored. A stop that was written before the claim is seen here; one that was
     /// written after it finds the claim, and waits for it. So who says that all has stopped is right, whoever says it.
     async fn is_still_so(&self, client: &Client) -> bool {
         #[cfg(feature = "mutants")]
         if crate::mutants::is_blind() {
             return true;
         }
-        let api: Api<Broadcast> = Api::namespaced(client.clone(), &self.key.namespace);
-        let is_same = match within(api.get_metadata(&self.key.name)).await {
-            // The spec is the one that was looked at: nothing but a deletion can have stopped it.
-            Ok(now) if now.metadata.generation == self.generation => {
-                now.metadata.uid.as_deref() == Some(self.uid.as_str())
-                    && now.metadata.deletion_timestamp.is_none()
-            }
-            Ok(_) => within(api.get(&self.key.name)).await.is_ok_and(|now| is_sending(&now, &self.uid)),
-            Err(_) => false,
-        };
-        if !is_same {
+        let (is_same, is_open) = tokio::join!(self.is_sending(client), self.is_channel_open(client));
+        if !is_same || !is_open {
             tracing::debug!(broadcast = %self.key, "was stopped while it was claimed from, or cannot be read");
         }
-        is_same
+        is_same && is_open
+    }
+
+    async fn is_sending(&self, client: &Client) -> bool {
+        let api: Api<Broadcast> = Api::namespaced(client.clone(), &self.key.namespace);
+        match within(api.get_metadata(&self.key.name)).await {
+            // It is as it was looked at. A hold, and what a receipt stops, are in its status: the spec alone does not say enough.
+            Ok(now) if now.metadata.resource_version == self.version => true,
+            Ok(_) => within(api.get(&self.key.name)).await.is_ok_and(|now| is_sending(&now, &self.uid)),
+            Err(_) => false,
+        }
+    }
+
+    async fn is_channel_open(&self, client: &Client) -> bool {
+        let api: Api<BroadcastChannel> = Api::namespaced(client.clone(), &self.key.namespace);
+        let (name, known) = (self.channel.name_any(), &self.channel.metadata);
+        match within(api.get_metadata(&name)).await {
+            Ok(now) if now.metadata.uid == known.uid && now.metadata.generation == known.generation => true,
+            // What else has changed is taken up when the watch brings it.
+            Ok(now) if now.metadata.uid == known.uid => {
+                within(api.get(&name)).await.is_ok_and(|now| !now.spec.paused)
+            }
+            Ok(_) | Err(_) => false,
+        }
     }
 }
 
-/// Writes down that a chat opted out. If that fails, its row says so all the same, and later Broadcasts get the same answer.
-async fn suppress(context: &Context, channel: &ObjectKey, chat: &str, code: &str, token: &str) {
+/// Writes down that a chat opted out, or that a rule of the channel says so. If that fails, its row says so all the same, and later
+/// Broadcasts get the same answer.
+async fn suppress(
+    context: &Context,
+    channel: &ObjectKey,
+    (kind, code): (RefusalKind, &str),
+    chat: &str,
+    token: &str,
+) {
     let provider = context.observed.channel(channel).map(|channel| channel.spec.provider);
-    let reason = provider.map_or(SuppressionReason::OptedOut, reason_of);
-    if let Err(error) = suppressions::record(&context.client, channel, chat, reason, code).await {
+    let reason = match kind {
+        RefusalKind::OptedOut => provider.map_or(SuppressionReason::OptedOut, reason_of),
+        RefusalKind::Suppressed => SuppressionReason::ErrorPolicy,
+        _ => return,
+    };
+    let recorded = suppressions::record(&context.client, channel, chat, reason, code, clock::now()).await;
+    if let Err(error) = recorded {
         // The token, and not the chat: a log is no place for phone numbers.
         tracing::warn!(%channel, token, error = %chain(&error), "failed to record that a chat opted out");
     }

@@ -92,12 +92,6 @@ pub(in crate::domain) fn phone_of(digits: &str) -> Cow<'_, str> {
 
 /// Whether a text has the characters of a phone number, and no others.
 pub(super) fn is_written_as_phone(chat: &str) -> bool {
-    let is_separator = |c: char| {
-        c.is_whitespace()
-            || is_invisible(c)
-            || "-()./".contains(c)
-            || matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}')
-    };
     let Some(first) = chat.find(|c: char| c.is_ascii_digit()) else { return false };
     let (dialled, number) = chat.split_at(first);
     // A number below zero is an id of something.
@@ -106,14 +100,26 @@ pub(super) fn is_written_as_phone(chat: &str) -> bool {
         && number.chars().all(|c| c.is_ascii_digit() || is_separator(c))
 }
 
+/// Whether a character stands between the digits of phone numbers.
+pub(in crate::domain) fn is_separator(c: char) -> bool {
+    c.is_whitespace()
+        || is_invisible(c)
+        || "-()./".contains(c)
+        || matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}')
+}
+
+/// The country that two letters stand for, with the code that its numbers begin with. `None`: they stand for none.
+pub(super) fn country(region: &str) -> Option<(Region, i32)> {
+    let known: Region = region.parse().ok()?;
+    Some((known, PHONE_NUMBER_UTIL.get_country_code_for_region(known)?))
+}
+
 fn is_old_mexican(digits: &str) -> bool {
     digits.len() == MEXICO_OLD_DIGITS && digits.starts_with(MEXICO_OLD)
 }
 
 fn national(digits: &str, region: &str) -> Result<String, ChatProblem> {
-    let known: Option<Region> = region.parse().ok();
-    let code = known.and_then(|known| PHONE_NUMBER_UTIL.get_country_code_for_region(known));
-    let (Some(known), Some(code)) = (known, code) else {
+    let Some((known, code)) = country(region) else {
         return Err(invalid(format!("defaultRegion {region} of the channel is no country")));
     };
     if known == Region::MX && is_old_mexican(digits) {

@@ -131,27 +131,6 @@ fn each_provider_has_ids_of_its_own() {
 }
 
 #[test]
-fn groups_are_told_from_people() {
-    let table = [
-        (Http, "120363040000000000@g.us", true),
-        (Http, "-1001234567890", true),
-        (Http, "34600111222", false),
-        (Http, "ana-", false),
-        (WhatsApp, "Y2FwaV9ncm91cDox", true),
-        (WhatsApp, "34600111222", false),
-        (Telegram, "-1001234567890", true),
-        (Telegram, "@news_channel", true),
-        (Telegram, "123456789", false),
-        (Twilio, "34600111222", false),
-        (Periskope, "120363040000000000@g.us", true),
-        (Periskope, "34600111222", false),
-    ];
-    for (provider, chat, wanted) in table {
-        assert_eq!(is_group(provider, chat), wanted, "{chat} of {provider:?}");
-    }
-}
-
-#[test]
 fn a_number_of_one_network_is_not_taken_for_one_of_another() {
     let ambiguous =
         "AmbiguousPhoneNumber: a number of US or, if it begins with its country code, of another country";

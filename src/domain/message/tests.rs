@@ -150,3 +150,33 @@ fn a_text_may_have_as_many_characters_as_the_channel_takes() {
     assert_eq!(checked(5), Ok(()));
     assert_eq!(checked(4).expect_err("too long").category(), "InvalidText");
 }
+
+#[test]
+fn media_are_the_recipients_own_where_their_link_has_parameters() {
+    let own = |url: &str| {
+        let media = Media { kind: MediaKind::Image, url: url.into(), file_name: None };
+        let text = Some("Hi {{ name }}".into());
+        let message = MessageContent { text, media: Some(media), ..MessageContent::default() };
+        MessageTemplate::parse(&message, MAX_TEXT).expect("valid").has_own_media()
+    };
+    assert!(own("https://cdn.example/{{ name }}.png"));
+    assert!(!own("https://cdn.example/all.png"));
+    assert!(!parse("Hi {{ name }}").expect("valid").has_own_media());
+    // A link can be a parameter of a template, but not beside media.
+    for (value, media, is_own) in
+        [("{{ name }}", false, true), ("Ana", false, false), ("{{ name }}", true, false)]
+    {
+        let template = MessageTemplateRef {
+            name: "HX1".into(),
+            language: None,
+            parameters: BTreeMap::from([("1".into(), value.into())]),
+            button_parameters: BTreeMap::new(),
+        };
+        let picture =
+            Media { kind: MediaKind::Image, url: "https://cdn.example/all.png".into(), file_name: None };
+        let media = media.then_some(picture);
+        let message = MessageContent { template: Some(template), media, ..MessageContent::default() };
+        let message = MessageTemplate::parse(&message, MAX_TEXT).expect("valid");
+        assert_eq!(message.has_own_media(), is_own, "{value}");
+    }
+}

@@ -145,7 +145,12 @@ fn an_audience_has_the_same_pages_and_the_same_digest_whoever_has_opted_out() {
 fn a_suppressed_row_takes_no_more_room_than_one_that_is_sent() {
     let room = |recipient: &Recipient| bytes_of(&recipient.skip) + outcome_room(recipient);
     let sent = recipient("1001", "");
-    for reason in [SuppressionReason::OptedOut, SuppressionReason::Blocked, SuppressionReason::Manual] {
+    for reason in [
+        SuppressionReason::OptedOut,
+        SuppressionReason::Blocked,
+        SuppressionReason::ErrorPolicy,
+        SuppressionReason::Manual,
+    ] {
         let mut suppressed = Suppressed::default();
         suppressed.add("sms", &[suppression("1001", reason, &"\",<8".repeat(16))]);
         let mut marked = [sent.clone()];
@@ -166,4 +171,43 @@ fn an_opt_out_counts_for_every_number_that_one_phone_has() {
         }
     }
     assert_ne!(name_of("sms", "551132654321"), name_of("sms", "5511932654321"), "the first is a fixed line");
+}
+
+fn said_at(reason: SuppressionReason, second: i64) -> BroadcastSuppressionSpec {
+    let time = Timestamp::from_second(second).expect("small");
+    suppression_of(&channel(), "1001", reason, "stop", time).spec
+}
+
+#[test]
+fn only_a_later_wish_of_the_chat_takes_its_suppression_back() {
+    use SuppressionReason::{Blocked, ErrorPolicy, Manual, OptedOut};
+    for (reason, stored, since, is_back) in [
+        (OptedOut, 100, 101, true),
+        (OptedOut, 100, 100, false),
+        (OptedOut, 101, 100, false),
+        (Blocked, 100, 200, true),
+        (ErrorPolicy, 100, 200, false),
+        (Manual, 100, 200, false),
+    ] {
+        let since = Timestamp::from_second(since).expect("small");
+        assert_eq!(is_taken_back(&said_at(reason, stored), since), is_back, "{reason:?} {stored} {since}");
+    }
+}
+
+#[test]
+fn what_is_said_again_counts_if_it_is_later_or_the_first_wish_of_the_chat() {
+    use SuppressionReason::{ErrorPolicy, Manual, OptedOut};
+    for (stored, again, is_news) in [
+        ((OptedOut, 100), (OptedOut, 101), true),
+        ((OptedOut, 100), (OptedOut, 100), false),
+        ((OptedOut, 101), (OptedOut, 100), false),
+        ((OptedOut, 100), (ErrorPolicy, 101), false),
+        ((ErrorPolicy, 100), (OptedOut, 99), true),
+        ((ErrorPolicy, 100), (ErrorPolicy, 101), false),
+        ((Manual, 100), (OptedOut, 101), false),
+    ] {
+        let again = said_at(again.0, again.1);
+        let renewed = renewed(&said_at(stored.0, stored.1), &again);
+        assert_eq!(renewed, is_news.then_some(again), "{stored:?}");
+    }
 }

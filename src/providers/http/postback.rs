@@ -7,7 +7,7 @@ use http::HeaderValue;
 use reqwest::Url;
 use serde::Serialize;
 
-use super::{error_text, rate_limited};
+use super::{error_text, is_of_another};
 use crate::domain::answer::{Answer, RefusalKind};
 use crate::providers::wire::{Outgoing, WireAnswer, WireRequest, answer_of_status};
 
@@ -77,15 +77,13 @@ pub(super) fn request(url: Url, message: &Outgoing<'_>) -> WireRequest {
 pub(super) fn read(answer: &WireAnswer<'_>) -> Answer {
     match answer.status {
         200 => Answer::accepted(""),
-        429 => rate_limited(answer),
         // For listmonk these are errors; what they say is that the message was taken.
         201..=299 => {
             Answer::unknown(answer.status.to_string(), "the bridge answered neither 200 nor an error")
         }
-        400 | 402 | 404..=407 | 409..=428 | 430..=499 => {
-            let status = answer.status;
+        status @ (400 | 402 | 404..=406 | 409..=428 | 430..=499) if !is_of_another(answer) => {
             Answer::refused(RefusalKind::Permanent, status.to_string(), error_text(status, None))
         }
-        status => answer_of_status(status),
+        _ => answer_of_status(answer),
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{HttpHeader, KeyRef, MediaKind};
+use crate::domain::answer::Refusal;
 
 fn now() -> Timestamp {
     "2026-11-23T10:00:00Z".parse().expect("time")
@@ -50,6 +51,54 @@ fn answers_are_read_as_the_protocol_says() {
     }
     for status in [301, 307, 308] {
         assert!(halted(SenderTrouble::Redirected)(&answer(status, "")), "{status}");
+    }
+}
+
+#[test]
+fn what_is_a_proxys_is_not_about_the_chat_and_what_may_be_the_gateways_is() {
+    let html = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))]);
+    let plain = HeaderMap::new();
+    let another = RefusalKind::Sender(SenderTrouble::UnexpectedAnswer);
+    let auth = RefusalKind::Sender(SenderTrouble::AuthenticationFailed);
+    let own = r#"{"error":{"code":"x","message":"no"}}"#;
+    for (status, headers, body, expected) in [
+        (404, &html, "<h1>no</h1>", another),
+        (400, &plain, " <!DOCTYPE html><title>400</title>", another),
+        (403, &html, "", auth),
+        (407, &plain, "", auth),
+        (404, &plain, "<HTML></HTML>", another),
+        (404, &plain, "404 page not found\n", another),
+        (404, &plain, "default backend - 404", another),
+        (413, &html, "", another),
+        (405, &plain, "", another),
+        (421, &plain, "no", another),
+        (431, &plain, "", another),
+        (400, &plain, "", RefusalKind::Permanent),
+        (404, &plain, "", RefusalKind::Permanent),
+        (404, &plain, "unknown number", RefusalKind::Permanent),
+        (422, &html, own, RefusalKind::Permanent),
+        (405, &plain, own, RefusalKind::Permanent),
+        (409, &html, "", RefusalKind::Permanent),
+    ] {
+        let answer = WireAnswer { status, headers, body: body.as_bytes(), now: now() };
+        for (format, answer) in [("native", read(&answer)), ("postback", postback::read(&answer))] {
+            // A bridge has no words of its own.
+            let has_words = format == "native" || body != own;
+            let is_as_said = matches!(&answer, Answer::Refused(refusal) if refusal.kind == expected);
+            assert!(is_as_said || !has_words, "{format} {status} {body}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_503_keeps_the_wait_that_it_asks_for() {
+    let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static("30"))]);
+    let answer = WireAnswer { status: 503, headers: &headers, body: b"<html>", now: now() };
+    for answer in [read(&answer), postback::read(&answer)] {
+        assert!(
+            matches!(&answer, Answer::Unknown { wait: Some(wait), .. } if wait.as_secs() == 30),
+            "{answer:?}"
+        );
     }
 }
 

@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::api::KeyRef;
 use crate::domain::content::TemplateContent;
 use crate::providers::wire::BroadcastName;
-use RefusalKind::{Content as OfContent, Permanent, RateLimited, Sender};
-use SenderTrouble::{AuthenticationFailed, PaymentRequired, Redirected};
+use RefusalKind::{Content as OfContent, Permanent, RateLimited, Sender, Unlisted};
+use SenderTrouble::{AuthenticationFailed, PaymentRequired, Redirected, UnexpectedAnswer};
 
 fn now() -> Timestamp {
     "2026-11-23T10:00:00Z".parse().expect("time")
@@ -143,29 +143,38 @@ fn a_message_is_accepted_by_the_id_that_receipts_name() {
 }
 
 #[test]
-fn errors_are_read_by_their_status_and_keep_their_words() {
-    for (status, kind) in [
-        (307, Sender(Redirected)),
-        (400, Permanent),
-        (401, Sender(AuthenticationFailed)),
-        (402, Sender(PaymentRequired)),
-        (403, Sender(AuthenticationFailed)),
-        (404, Permanent),
-        (422, Permanent),
-        (429, RateLimited),
+fn errors_of_periskope_are_read_by_their_status_and_those_of_others_are_not_about_the_chat() {
+    for (status, of_periskope, of_another) in [
+        (307, Sender(Redirected), Sender(Redirected)),
+        (400, Unlisted, Sender(UnexpectedAnswer)),
+        (401, Sender(AuthenticationFailed), Sender(AuthenticationFailed)),
+        (402, Sender(PaymentRequired), Sender(UnexpectedAnswer)),
+        (403, Sender(AuthenticationFailed), Sender(AuthenticationFailed)),
+        (404, Permanent, Sender(UnexpectedAnswer)),
+        (405, Unlisted, Sender(UnexpectedAnswer)),
+        (407, Sender(AuthenticationFailed), Sender(AuthenticationFailed)),
+        (422, Unlisted, Sender(UnexpectedAnswer)),
+        (429, RateLimited, RateLimited),
     ] {
-        for body in
-            [r#"{"code":"NOT_FOUND_ERROR","message":"Chat not found","status":404}"#, "<html>", "", "[]"]
-        {
-            let Answer::Refused(refusal) = answer(status, body) else { panic!("{status} {body}") };
-            assert_eq!(refusal.kind, kind, "{status} {body}");
+        let kind = |body| match answer(status, body) {
+            Answer::Refused(refusal) => refusal.kind,
+            other => panic!("{status} {body}: {other:?}"),
+        };
+        let own = r#"{"code":"NOT_FOUND_ERROR","message":"Chat not found","status":404}"#;
+        for body in [own, r#"{"code":7}"#, r#"{"message":"no"}"#] {
+            assert_eq!(kind(body), of_periskope, "{status} {body}");
         }
+        for body in ["<html>", "", "[]", "{}", r#"{"code":null,"message":""}"#, "default backend - 404"] {
+            assert_eq!(kind(body), of_another, "{status} {body}");
+        }
+    }
+    for status in [408, 409, 499] {
+        assert!(matches!(answer(status, "<html>"), Answer::Unknown { .. }), "{status}");
     }
     let body = r#"{"code":"NOT_FOUND_ERROR","message":"Chat not found","status":404}"#;
     assert_eq!(answer(404, body), Answer::refused(Permanent, "NOT_FOUND_ERROR", "Chat not found"));
-    assert_eq!(answer(400, r#"{"message":"no s3cret"}"#), Answer::refused(Permanent, "400", "no …"));
-    assert_eq!(answer(422, ""), Answer::refused(Permanent, "422", "Periskope answered 422"));
-    assert_eq!(answer(400, r#"{"code":7}"#), Answer::refused(Permanent, "7", "Periskope answered 400"));
+    assert_eq!(answer(400, r#"{"message":"no"}"#), Answer::refused(Unlisted, "400", "no"));
+    assert_eq!(answer(400, r#"{"code":7}"#), Answer::refused(Unlisted, "7", "Periskope answered 400"));
 }
 
 #[test]
@@ -180,9 +189,14 @@ fn nothing_is_known_after_a_5xx_even_with_an_error_in_it() {
 #[test]
 fn a_rate_limit_says_how_long_to_wait() {
     let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static("30"))]);
-    let Answer::Refused(refusal) = answer_with(429, &headers, "") else { panic!("refused") };
-    assert_eq!((refusal.kind, refusal.wait), (RateLimited, Some(Duration::from_secs(30))));
-    let Answer::Refused(refusal) = answer_with(404, &headers, "") else { panic!("refused") };
+    let own = r#"{"code":"RATE_LIMIT","message":"slow down"}"#;
+    for body in ["", "<html>", own] {
+        let Answer::Refused(refusal) = answer_with(429, &headers, body) else { panic!("refused") };
+        assert_eq!((refusal.kind, refusal.wait), (RateLimited, Some(Duration::from_secs(30))), "{body}");
+        let lost = answer_with(503, &headers, body);
+        assert!(matches!(lost, Answer::Unknown { wait: Some(wait), .. } if wait.as_secs() == 30), "{lost:?}");
+    }
+    let Answer::Refused(refusal) = answer_with(404, &headers, own) else { panic!("refused") };
     assert_eq!(refusal.wait, None);
 }
 

@@ -81,11 +81,11 @@ pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
 struct NotReadable;
 
 impl Acknowledged {
-    /// The id that the answer to the message had.
-    fn id(&self) -> Option<&str> {
-        let unique = self.unique_id.as_deref().filter(|id| !id.is_empty());
-        let within = || self.message_id.as_deref()?.split('_').nth(2);
-        unique.or_else(within).or(self.queue_id.as_deref())
+    /// Its ids, any of which the answer to the message may have had.
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        let within = self.message_id.as_deref().and_then(|id| id.split('_').nth(2));
+        let ids = [self.unique_id.as_deref(), within, self.queue_id.as_deref()];
+        ids.into_iter().flatten().filter(|id| !id.is_empty())
     }
 
     /// `ack` only grows. The reference has changed its mind about 2: now it is what `WhatsApp` has and the recipient has not, or,
@@ -105,8 +105,9 @@ impl Acknowledged {
             4.. => Outcome::Read,
             _ => return Err(NotReadable),
         };
-        let id = self.id().ok_or(NotReadable)?;
-        let receipt = Receipt::new(id, outcome, time, now).ok_or(NotReadable)?;
+        let mut ids = self.ids();
+        let id = ids.next().ok_or(NotReadable)?;
+        let receipt = Receipt::new(id, outcome, time, now).ok_or(NotReadable)?.with_aliases(ids);
         Ok(Some(match outcome {
             Outcome::Failed => receipt.with_error("Failed", "Periskope could not send it"),
             _ => receipt,

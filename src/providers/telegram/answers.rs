@@ -5,19 +5,40 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::domain::answer::{Answer, Refusal, RefusalKind, SenderTrouble};
-use crate::providers::secrecy::hidden;
+use crate::domain::answer::{Answer, RefusalKind, SenderTrouble};
 use crate::providers::wire::{WireAnswer, answer_of_status};
 
 /// Code of a message to a group that has another id now.
 const MIGRATED: &str = "migrated";
 
-/// In a 403: the person does not want the bot, or is no more. Who has not started the bot yet, and a group that does not have it, may
-/// have it tomorrow, and nothing would tell.
-const GONE: [&str; 2] = ["blocked by the user", "user is deactivated"];
+/// In a 403: the person or the group does not have the bot, or is no more. When they have it again, its webhook tells.
+const GONE: [&str; 6] = [
+    "blocked by the user",
+    "user is deactivated",
+    "bot was kicked",
+    "bot is not a member",
+    "chat was deleted",
+    "bot can't initiate conversation",
+];
 
-/// In a 400: about the text or the media, which no chat can get.
-const UNSENDABLE: [&str; 16] = [
+/// About the chat: it is not found, closed, another one, or the bot has no right to write there.
+const OF_CHAT: [&str; 12] = [
+    "chat not found",
+    "user not found",
+    "upgraded to a supergroup",
+    "chat_id is empty",
+    "peer_id_invalid",
+    "not enough rights",
+    "have no rights",
+    "need administrator rights",
+    "_forbidden",
+    "chat_restricted",
+    "topic_",
+    "bots can't send messages to bots",
+];
+
+/// In a 400: about the text, which no chat can get.
+const UNSENDABLE: [&str; 7] = [
     "can't parse",
     "unsupported parse_mode",
     "is too long",
@@ -25,6 +46,10 @@ const UNSENDABLE: [&str; 16] = [
     "text is empty",
     "must be non-empty",
     "entity_",
+];
+
+/// In a 400: about the media, which nobody can get who has the same link.
+const UNFETCHABLE: [&str; 9] = [
     "http url specified",
     "wrong remote file identifier",
     "failed to get http url content",
@@ -40,20 +65,20 @@ const UNSENDABLE: [&str; 16] = [
 const LOGGED_OUT: &str = "logged out";
 
 /// What the API said to a message. The id of a message is `<chat>/<message>`, for Telegram counts them by chat.
-pub fn read(answer: &WireAnswer<'_>, token: &str) -> Answer {
+pub fn read(answer: &WireAnswer<'_>) -> Answer {
     let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
     match (answer.status, body["ok"].as_bool()) {
         (200..=299, Some(true)) => Answer::accepted(message_id(&body["result"])),
-        _ => refusal(answer, &body, token),
+        _ => refusal(answer, &body),
     }
 }
 
 /// What the API said to `getMe`.
-pub fn read_probe(answer: &WireAnswer<'_>, token: &str) -> Answer {
+pub fn read_probe(answer: &WireAnswer<'_>) -> Answer {
     let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
     match (answer.status, body["ok"].as_bool()) {
         (200..=299, Some(true)) => Answer::accepted(""),
-        _ => refusal(answer, &body, token),
+        _ => refusal(answer, &body),
     }
 }
 
@@ -66,19 +91,21 @@ fn message_id(message: &Value) -> String {
     }
 }
 
-fn refusal(answer: &WireAnswer<'_>, body: &Value, token: &str) -> Answer {
+fn refusal(answer: &WireAnswer<'_>, body: &Value) -> Answer {
     if body["ok"].as_bool() != Some(false) {
-        return answer_of_another(answer);
+        // Not the API's, but of something on the way.
+        return answer_of_status(answer);
     }
     let code = body["error_code"].as_u64().unwrap_or_else(|| answer.status.into());
-    let detail = hidden(body["description"].as_str().unwrap_or_default(), token);
+    let detail = body["description"].as_str().unwrap_or_default();
     let parameters = &body["parameters"];
     let said = detail.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
     let kind = match code {
         429 => {
             let wait = parameters["retry_after"].as_u64().map(Duration::from_secs);
-            return rate_limited(detail, wait.or_else(|| answer.retry_after()));
+            let wait = wait.or_else(|| answer.retry_after());
+            return Answer::refused(RefusalKind::RateLimited, "429", detail).with_wait(wait);
         }
         // No token, or no method: the paths are ours, so it is the token.
         401 | 404 => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
@@ -90,11 +117,12 @@ fn refusal(answer: &WireAnswer<'_>, body: &Value, token: &str) -> Answer {
             return migrated(&parameters["migrate_to_chat_id"]);
         }
         400 if says(&UNSENDABLE) => RefusalKind::Content,
-        413 => RefusalKind::Content,
-        // What is left is about the chat: it is not found, closed, or the bot has no right to write there.
-        400..=499 => RefusalKind::Permanent,
+        400 if says(&UNFETCHABLE) => RefusalKind::Media,
+        413 => RefusalKind::Media,
+        400..=499 if says(&OF_CHAT) => RefusalKind::Permanent,
+        400..=499 => RefusalKind::Unlisted,
         // "Request aborted" and the like: it may have got through.
-        _ => return Answer::unknown(code.to_string(), detail),
+        _ => return Answer::unknown(code.to_string(), detail).with_wait(answer.unavailable_for()),
     };
     Answer::refused(kind, code.to_string(), detail)
 }
@@ -102,21 +130,4 @@ fn refusal(answer: &WireAnswer<'_>, body: &Value, token: &str) -> Answer {
 fn migrated(chat: &Value) -> Answer {
     let detail = format!("the group is a supergroup now, with the id {chat}: put that into the audience");
     Answer::refused(RefusalKind::Permanent, MIGRATED, detail)
-}
-
-fn rate_limited(detail: String, wait: Option<Duration>) -> Answer {
-    Answer::Refused(Refusal { kind: RefusalKind::RateLimited, code: "429".into(), detail, wait })
-}
-
-/// An answer that is not the API's comes from something on the way.
-fn answer_of_another(answer: &WireAnswer<'_>) -> Answer {
-    match answer.status {
-        404 => Answer::refused(
-            RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
-            "404",
-            "there is no Bot API at the base url of the channel",
-        ),
-        429 => rate_limited("the provider answered 429".into(), answer.retry_after()),
-        status => answer_of_status(status),
-    }
 }

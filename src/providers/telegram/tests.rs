@@ -13,6 +13,7 @@ use crate::providers::wire::BroadcastName;
 
 const TOKEN: &str = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw_-";
 const AUTH: RefusalKind = RefusalKind::Sender(SenderTrouble::AuthenticationFailed);
+const ANOTHER: RefusalKind = RefusalKind::Sender(SenderTrouble::UnexpectedAnswer);
 
 fn now() -> Timestamp {
     "2026-11-23T10:00:00Z".parse().expect("time")
@@ -195,16 +196,13 @@ fn a_message_that_was_taken_has_an_id_with_its_chat() {
 #[test]
 fn every_known_refusal_has_its_meaning() {
     let restricted = RefusalKind::Sender(SenderTrouble::AccountRestricted);
-    let cases: [(u16, RefusalKind, &[&str]); 10] = [
+    let cases: [(u16, RefusalKind, &[&str]); 12] = [
         (
             403,
             RefusalKind::OptedOut,
-            &["Forbidden: bot was blocked by the user", "Forbidden: user is deactivated"],
-        ),
-        (
-            403,
-            RefusalKind::Permanent,
             &[
+                "Forbidden: bot was blocked by the user",
+                "Forbidden: user is deactivated",
                 "Forbidden: bot was kicked from the group chat",
                 "Forbidden: bot was kicked from the supergroup chat",
                 "Forbidden: bot was kicked from the channel chat",
@@ -214,11 +212,9 @@ fn every_known_refusal_has_its_meaning() {
                 "Forbidden: bot can't initiate conversation with a user",
             ],
         ),
-        (
-            403,
-            RefusalKind::Permanent,
-            &["Forbidden: bots can't send messages to bots", "Forbidden: something new", ""],
-        ),
+        (403, RefusalKind::Permanent, &["Forbidden: bots can't send messages to bots"]),
+        (403, RefusalKind::Unlisted, &["Forbidden: something new", ""]),
+        (400, RefusalKind::Unlisted, &["Bad Request: something new"]),
         (
             400,
             RefusalKind::Permanent,
@@ -246,6 +242,12 @@ fn every_known_refusal_has_its_meaning() {
                 "Bad Request: message text is empty",
                 "Bad Request: text must be non-empty",
                 "Bad Request: ENTITY_TEXT_INVALID",
+            ],
+        ),
+        (
+            400,
+            RefusalKind::Media,
+            &[
                 "Bad Request: wrong HTTP URL specified",
                 "Bad Request: invalid file HTTP URL specified: Unsupported URL protocol",
                 "Bad Request: wrong file identifier/HTTP URL specified",
@@ -263,7 +265,7 @@ fn every_known_refusal_has_its_meaning() {
         (401, AUTH, &["Unauthorized", "Unauthorized: invalid token specified"]),
         (404, AUTH, &["Not Found", "Not Found: method not found"]),
         (409, restricted, &["Conflict: terminated by other getUpdates request"]),
-        (413, RefusalKind::Content, &["Request Entity Too Large"]),
+        (413, RefusalKind::Media, &["Request Entity Too Large"]),
     ];
     for (code, kind, descriptions) in cases {
         for description in descriptions {
@@ -314,19 +316,25 @@ fn failures_of_a_server_say_nothing_of_the_message() {
     for status in [408, 500, 502, 503, 504] {
         assert!(matches!(answer(status, "<html>"), Answer::Unknown { .. }), "{status}");
     }
-    // What Telegram did not say is not about the chat.
-    for (status, kind) in
-        [(307, RefusalKind::Sender(SenderTrouble::Redirected)), (401, AUTH), (403, AUTH), (404, AUTH)]
-    {
-        assert_eq!(refusal(answer(status, "<html>")).kind, kind, "{status}");
+    for body in ["<html>".to_owned(), error(503, "Service Unavailable")] {
+        let lost = wire(503, Some("9"), &body, |answer| telegram().answer(answer));
+        assert!(matches!(lost, Answer::Unknown { wait: Some(wait), .. } if wait.as_secs() == 9), "{lost:?}");
     }
-}
-
-#[test]
-fn a_token_that_is_repeated_is_not_shown() {
-    let body = error(404, &format!("no such method: /bot{TOKEN}/sendMessage"));
-    let shown = format!("{:?}", answer(404, &body));
-    assert!(shown.contains("/bot…/") && !shown.contains(TOKEN), "{shown}");
+    // What Telegram did not say is not about the chat.
+    for (status, kind) in [
+        (307, RefusalKind::Sender(SenderTrouble::Redirected)),
+        (400, ANOTHER),
+        (401, AUTH),
+        (403, AUTH),
+        (404, ANOTHER),
+        (405, ANOTHER),
+        (407, AUTH),
+        (413, ANOTHER),
+    ] {
+        for body in ["<html>", "", r#"{"message":"no route"}"#] {
+            assert_eq!(refusal(answer(status, body)).kind, kind, "{status} {body}");
+        }
+    }
 }
 
 #[test]
@@ -335,11 +343,10 @@ fn the_probe_asks_who_the_bot_is() {
     assert_eq!(request.method, http::Method::GET);
     assert_eq!(request.url.as_str(), format!("https://telegram.example/bot{TOKEN}/getMe"));
     assert_eq!(probed(200, r#"{"ok":true,"result":{"id":110201543,"is_bot":true}}"#), Answer::accepted(""));
-    for (status, body) in
-        [(401, error(401, "Unauthorized")), (404, error(404, "Not Found")), (404, String::new())]
-    {
+    for (status, body) in [(401, error(401, "Unauthorized")), (404, error(404, "Not Found"))] {
         assert_eq!(refusal(probed(status, &body)).kind, AUTH, "{status} {body}");
     }
+    assert_eq!(refusal(probed(404, "")).kind, ANOTHER);
     assert_eq!(refusal(probed(429, &error(429, ""))).kind, RefusalKind::RateLimited);
     for (status, body) in [(200, "<html>"), (200, ""), (502, "<html>"), (500, &error(500, "restart"))] {
         assert!(matches!(probed(status, body), Answer::Unknown { .. }), "{status} {body}");

@@ -1,5 +1,5 @@
 //! Updates of a bot, as its webhook gets them. In: requests as they came. Out: whether they are genuine, and who blocked the bot or
-//! started it again. There are no receipts in them. Pure.
+//! has it again. There are no receipts in them. Pure.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,30 +16,30 @@ pub fn is_genuine(secrets: &[&str], header: &str) -> bool {
     secrets.iter().any(|secret| secrecy::is_known(secret, header))
 }
 
-/// Reads a genuine update. All that it tells is whether a person wants the bot.
+/// Reads a genuine update. All that it tells is whether a person wants the bot, and whether a group or channel has it.
 ///
 /// # Errors
 /// When it is no update.
-pub fn read(body: &[u8], _: Timestamp) -> Result<Notices, NoticeError> {
+pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
     let update: Value = serde_json::from_slice(body).map_err(NoticeError::Json)?;
     if !update["update_id"].is_i64() {
         return Err(NoticeError::Missing("update_id"));
     }
     let mut notices = Notices::default();
     let change = &update["my_chat_member"];
-    // In groups it is about the rights of the bot, and whoever put it in or out speaks for nobody else.
-    if change["chat"]["type"].as_str() != Some("private") {
-        return Ok(notices);
-    }
-    let is_wanted = match change["new_chat_member"]["status"].as_str() {
-        Some("kicked") => false,
-        Some("member") => true,
+    let Some(kind) = change["chat"]["type"].as_str() else { return Ok(notices) };
+    let (is_wanted, code) = match (kind, change["new_chat_member"]["status"].as_str()) {
+        ("private", Some("kicked")) => (false, "kicked"),
+        (_, Some("member")) => (true, "member"),
+        // Who puts it out of a group speaks for nobody else: the answer to the next message shows whether it may write there.
+        ("group" | "supergroup" | "channel", Some("administrator")) => (true, "administrator"),
         _ => return Ok(notices),
     };
     match change["chat"]["id"].as_i64() {
         Some(chat) => {
-            let code = if is_wanted { "member" } else { "kicked" };
-            notices.preferences.push(Preference { chat: chat.to_string(), is_wanted, code: code.into() });
+            // A call that could not be delivered comes again later: the date is when it happened.
+            let time = change["date"].as_i64().and_then(|second| Timestamp::from_second(second).ok());
+            notices.preferences.push(Preference::new(&chat.to_string(), is_wanted, code, time, now));
         }
         None => notices.malformed += 1,
     }

@@ -4,8 +4,12 @@ use serde_json::{Value, json};
 use super::webhook::{is_genuine, read};
 use crate::domain::receipt::{NoticeError, Notices, Preference};
 
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("small")
+}
+
 fn read_text(body: &str) -> Result<Notices, NoticeError> {
-    read(body.as_bytes(), Timestamp::UNIX_EPOCH)
+    read(body.as_bytes(), at(1_760_000_000))
 }
 
 fn update(chat: &Value, status: &str) -> Notices {
@@ -30,14 +34,31 @@ fn only_who_knows_a_secret_is_genuine() {
 fn a_person_who_blocks_the_bot_does_not_want_it_and_one_who_starts_it_again_does() {
     for (status, is_wanted) in [("kicked", false), ("member", true)] {
         let notices = update(&json!({"id": 4711, "type": "private"}), status);
-        let expected = Preference { chat: "4711".into(), is_wanted, code: status.into() };
+        let expected = Preference::new("4711", is_wanted, status, Some(at(1_750_000_000)), at(1_760_000_000));
+        assert_eq!(expected.time, at(1_750_000_000), "it is as old as it is, however late it comes");
         assert_eq!(notices, Notices { preferences: vec![expected], ..Notices::default() });
     }
 }
 
 #[test]
+fn a_group_that_has_the_bot_again_is_written_to_again() {
+    for (kind, status) in [("group", "member"), ("supergroup", "administrator"), ("channel", "administrator")]
+    {
+        let notices = update(&json!({"id": -4711, "type": kind}), status);
+        let expected = Preference::new("-4711", true, status, Some(at(1_750_000_000)), at(1_760_000_000));
+        assert_eq!(notices.preferences, [expected], "{kind} {status}");
+    }
+}
+
+#[test]
 fn everything_else_is_left_out() {
-    for (kind, status) in [("private", "left"), ("private", ""), ("group", "kicked"), ("channel", "member")] {
+    for (kind, status) in [
+        ("private", "left"),
+        ("private", ""),
+        ("group", "kicked"),
+        ("channel", "left"),
+        ("private", "administrator"),
+    ] {
         assert_eq!(
             update(&json!({"id": -4711, "type": kind}), status),
             Notices::default(),

@@ -2,7 +2,7 @@
 //! receipt, or with both.
 
 use crate::domain::answer::RefusalKind::{
-    self, Content, Later, OptedOut, Permanent, RateLimited, Retryable, Sender,
+    self, Content, Later, MediaNotFetched, OptedOut, Permanent, RateLimited, Retryable, Sender, Unavailable,
 };
 use crate::domain::answer::SenderTrouble::{AccountRestricted, AuthenticationFailed};
 
@@ -29,7 +29,8 @@ const fn code(number: u32, kind: RefusalKind, meaning: &'static str) -> Code {
 
 /// All of them, by number. Their meanings are those of Twilio's error dictionary.
 ///
-/// Where a code can be about one recipient or about the sender, it is about the recipient: one bad number must not stop a channel.
+/// Where a code can be about one recipient or about the sender, it is about the recipient: one bad number must not stop a channel. But
+/// that a region is switched off is a setting, which a person can change before a whole audience has failed by it.
 /// 30003 and 30008 come hours after the message, when the handset cannot be reached or nobody knows why: a try seconds later is
 /// another failure, or with 30008 perhaps a second message.
 const TABLE: &[Code] = &[
@@ -40,8 +41,8 @@ const TABLE: &[Code] = &[
     code(20429, RateLimited, "too many requests"),
     code(21211, Permanent, "the number of the recipient is not valid"),
     code(21212, Sender(AccountRestricted), "the number of the sender is not valid"),
-    // About the region of this number: the others are sent to.
-    code(21408, Permanent, "the account may not send to this region"),
+    // A setting of the account: with it, those of the region can be sent to.
+    code(21408, Sender(AccountRestricted), "the account may not send to this region"),
     code(21610, OptedOut, "the recipient has unsubscribed"),
     code(21611, RateLimited, "the queue of the sender is full"),
     code(21612, Permanent, "the recipient cannot be reached from this sender"),
@@ -67,12 +68,12 @@ const TABLE: &[Code] = &[
     code(63003, Permanent, "the network does not know the recipient"),
     code(63005, Content, "the network does not take this content"),
     code(63007, Sender(AccountRestricted), "the sender is not set up for this network"),
-    code(63012, Retryable, "the network had an internal error"),
+    code(63012, Unavailable, "the network had an internal error"),
     code(63013, Content, "the message is against the policy of the network"),
     code(63016, Permanent, "outside of the time in which a free text may be sent"),
     code(63017, RateLimited, "too many messages at once"),
     code(63018, RateLimited, "too many messages at once for this sender"),
-    code(63019, Retryable, "the media could not be fetched"),
+    code(63019, MediaNotFetched, "the media could not be fetched"),
     code(63020, Sender(AccountRestricted), "the business account of the sender has a problem"),
     code(63021, Content, "the network does not take this content"),
     code(63022, Sender(AccountRestricted), "the certificate of the sender's name is not valid"),

@@ -2,14 +2,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
+
 use crate::api::{KeyRef, MediaKind};
 use crate::domain::content::MediaContent;
 use crate::domain::outcome::Outcome;
 use crate::providers::wire::BroadcastName;
 use RefusalKind::{
-    Content as OfContent, Later, OptedOut, Permanent, RateLimited, Retryable, Sender as OfSender,
+    Content as OfContent, Later, MediaNotFetched, OptedOut, Permanent, RateLimited, Retryable,
+    Sender as OfSender, Unavailable, Unlisted,
 };
-use SenderTrouble::{AccountRestricted, AuthenticationFailed, Redirected};
+use SenderTrouble::{AccountRestricted, AuthenticationFailed, Redirected, UnexpectedAnswer};
 
 const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
 const SID: &str = "SM0123456789abcdef0123456789abcdef";
@@ -187,7 +189,7 @@ const CODES: &[(u32, RefusalKind)] = &[
     (30008, Later),
     (30004, Permanent),
     (30007, Permanent),
-    (21408, Permanent),
+    (21408, OfSender(AccountRestricted)),
     (30002, OfSender(AccountRestricted)),
     (63001, OfSender(AuthenticationFailed)),
     (63020, OfSender(AccountRestricted)),
@@ -199,8 +201,8 @@ const CODES: &[(u32, RefusalKind)] = &[
     (63005, OfContent),
     (63013, OfContent),
     (63021, OfContent),
-    (63012, Retryable),
-    (63019, Retryable),
+    (63012, Unavailable),
+    (63019, MediaNotFetched),
     (63049, Later),
     (10001, OfSender(AccountRestricted)),
     (20005, OfSender(AccountRestricted)),
@@ -255,38 +257,32 @@ fn a_5xx_is_unknown_whatever_is_in_it() {
 }
 
 #[test]
-fn other_errors_are_read_by_their_status() {
-    for (status, expected) in [
-        (301, OfSender(Redirected)),
-        (400, Permanent),
-        (401, OfSender(AuthenticationFailed)),
-        (403, OfSender(AuthenticationFailed)),
-        (404, Permanent),
-        (422, Permanent),
-        (429, RateLimited),
+fn other_errors_of_twilio_are_read_by_their_status_and_those_of_others_are_not_about_the_chat() {
+    for (status, of_twilio, of_another) in [
+        (301, OfSender(Redirected), OfSender(Redirected)),
+        (400, Unlisted, OfSender(UnexpectedAnswer)),
+        (401, OfSender(AuthenticationFailed), OfSender(AuthenticationFailed)),
+        (403, OfSender(AuthenticationFailed), OfSender(AuthenticationFailed)),
+        (404, Unlisted, OfSender(UnexpectedAnswer)),
+        (405, Unlisted, OfSender(UnexpectedAnswer)),
+        (407, OfSender(AuthenticationFailed), OfSender(AuthenticationFailed)),
+        (422, Unlisted, OfSender(UnexpectedAnswer)),
+        (429, RateLimited, RateLimited),
     ] {
-        for body in
-            [r#"{"code":99999,"message":"new","status":400}"#, r#"{"detail":"x"}"#, "<html>", "", "[]"]
-        {
-            assert_eq!(kind(&answer(status, body)), Some(expected), "{status} {body}");
+        let new = r#"{"code":99999,"message":"new","status":400}"#;
+        assert_eq!(kind(&answer(status, new)), Some(of_twilio), "{status}");
+        for body in [r#"{"detail":"x"}"#, r#"{"message":"no Route matched"}"#, "<html>", "", "[]", "{}"] {
+            assert_eq!(kind(&answer(status, body)), Some(of_another), "{status} {body}");
         }
     }
-    assert_eq!(answer(400, r#"{"code":99999,"message":"new"}"#), Answer::refused(Permanent, "99999", "new"));
-    assert_eq!(answer(400, "{}"), Answer::refused(Permanent, "400", "Twilio answered 400"));
+    for status in [408, 409, 499] {
+        assert!(matches!(answer(status, "<html>"), Answer::Unknown { .. }), "{status}");
+    }
+    assert_eq!(answer(400, r#"{"code":99999,"message":"new"}"#), Answer::refused(Unlisted, "99999", "new"));
+    let silent = Answer::refused(Unlisted, "99999", "Twilio answered 400");
+    assert_eq!(answer(400, r#"{"code":99999}"#), silent);
     let known = Answer::refused(OptedOut, "21610", "the recipient has unsubscribed");
     assert_eq!(answer(400, r#"{"code":21610}"#), known);
-}
-
-#[test]
-fn the_auth_token_is_never_repeated() {
-    for status in [400, 401, 429, 503] {
-        let (Answer::Refused(Refusal { detail, .. }) | Answer::Unknown { detail, .. }) =
-            answer(status, r#"{"code":20003,"message":"no s3cret"}"#)
-        else {
-            panic!("{status}")
-        };
-        assert!(detail.ends_with("no …"), "{detail}");
-    }
 }
 
 #[test]
@@ -295,11 +291,16 @@ fn a_rate_limit_says_how_long_to_wait() {
     for (status, body, wait) in [
         (429, r#"{"code":20429,"message":"Too Many Requests","status":429}"#, Some(7)),
         (429, "", Some(7)),
+        (429, "<html>", Some(7)),
         (400, r#"{"code":21611}"#, Some(7)),
         (400, r#"{"code":21211}"#, None),
     ] {
         let Answer::Refused(refusal) = answer_with(status, &headers, body) else { panic!("{body}") };
         assert_eq!(refusal.wait, wait.map(Duration::from_secs), "{body}");
+    }
+    for body in ["<html>", r#"{"code":20503,"message":"Service unavailable"}"#] {
+        let lost = answer_with(503, &headers, body);
+        assert!(matches!(lost, Answer::Unknown { wait: Some(wait), .. } if wait.as_secs() == 7), "{lost:?}");
     }
 }
 
@@ -349,37 +350,12 @@ fn a_base_url_may_have_a_path_and_a_sid_cannot_leave_the_account() {
     let sent = request(&twilio, "15550100", &Content::text("Hi")).expect("a request");
     assert_eq!(sent.url.as_str(), format!("{base}/Messages.json"));
     assert_eq!(twilio.probe().expect("one").url.as_str(), format!("{base}.json"));
-    let lookup = twilio.lookup(SID);
+    let lookup = twilio.lookup(SID).expect("one");
     assert_eq!(lookup.url.as_str(), format!("{base}/Messages/{SID}.json"));
     assert!(lookup.headers.contains_key("authorization"));
-    let url = twilio.lookup("../../x?y#z").url;
+    let url = twilio.lookup("../../x?y#z").expect("one").url;
     assert_eq!(url.as_str(), format!("{base}/Messages/..%2F..%2Fx%3Fy%23z.json"));
 }
 
-#[test]
-fn a_message_that_is_asked_for_says_what_became_of_it() {
-    let read = |body: &str| read_message(body.as_bytes(), now());
-    let told = |status: &str| {
-        read(&format!(
-            r#"{{"sid":"{SID}","status":"{status}","error_code":30003,"error_message":null,"date_updated":"Mon, 23 Nov 2026 09:59:00 +0000"}}"#
-        ))
-    };
-    for (status, outcome) in [
-        ("sent", Outcome::Sent),
-        ("delivered", Outcome::Delivered),
-        ("read", Outcome::Read),
-        ("undelivered", Outcome::Failed),
-        ("failed", Outcome::Failed),
-    ] {
-        let receipt = told(status).expect(status);
-        assert_eq!((receipt.id.as_str(), receipt.evidence.outcome), (SID, outcome));
-        assert_eq!(receipt.evidence.time, Some("2026-11-23T09:59:00Z".parse().expect("time")));
-    }
-    assert_eq!(told("failed").expect("failed").evidence.code, "30003");
-    for status in ["queued", "sending", "accepted", "scheduled", "eaten"] {
-        assert_eq!(told(status), None, "{status}");
-    }
-    for body in ["", "{}", r#"{"status":"delivered"}"#, r#"{"code":20404}"#] {
-        assert_eq!(read(body), None, "{body}");
-    }
-}
+#[path = "lookup_tests.rs"]
+mod lookups;

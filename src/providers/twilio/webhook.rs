@@ -9,10 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
 
 use super::codes;
-use crate::domain::answer::RefusalKind;
 use crate::domain::outcome::Outcome;
 use crate::domain::receipt::{NoticeError, Notices, Preference, Receipt};
 
@@ -20,8 +18,6 @@ use crate::domain::receipt::{NoticeError, Notices, Preference, Receipt};
 pub const TOKEN_PARAMETER: &str = "token";
 /// Header with the signature of a request.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
-/// Parameter of the url with the hash of a body that is no form.
-const BODY_HASH: &str = "bodySHA256";
 
 /// The fields of a form, in their order.
 #[must_use]
@@ -35,8 +31,7 @@ pub fn params(body: &[u8]) -> Vec<(String, String)> {
 /// port, because Twilio's servers do not agree on that.
 ///
 /// `urls` are the addresses that the request may have had from outside: behind a proxy that is not what arrives here. An empty
-/// auth token is none. A request with another body than a form has no fields: for that one use [`is_genuine_json`], or its body
-/// is not looked at.
+/// auth token is none. Receipts and incoming messages are forms; Twilio's webhooks with JSON are of other products.
 #[must_use]
 pub fn is_genuine(auth_tokens: &[&str], urls: &[&str], params: &[(String, String)], signature: &str) -> bool {
     let Ok(code) = STANDARD.decode(signature.trim()) else { return false };
@@ -59,21 +54,6 @@ pub fn is_genuine(auth_tokens: &[&str], urls: &[&str], params: &[(String, String
     let variants: Vec<String> = urls.iter().copied().flat_map(variants).collect();
     let keys = auth_tokens.iter().filter(|token| !token.is_empty());
     keys.into_iter().any(|token| variants.iter().any(|url| is_of(token, url)))
-}
-
-/// Whether a request whose body is no form comes from Twilio: its url names the hash of the body, and the signature is that of the
-/// url alone.
-#[must_use]
-pub fn is_genuine_json(auth_tokens: &[&str], urls: &[&str], body: &[u8], signature: &str) -> bool {
-    let hash: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-    let names_body = |url: &&str| {
-        let query = url.split_once('?').map_or("", |(_, query)| query);
-        let query = query.split('#').next().unwrap_or_default();
-        form_urlencoded::parse(query.as_bytes())
-            .any(|(name, value)| name == BODY_HASH && value.eq_ignore_ascii_case(&hash))
-    };
-    let urls: Vec<&str> = urls.iter().copied().filter(names_body).collect();
-    is_genuine(auth_tokens, &urls, &[], signature)
 }
 
 /// A url as it is, without its port, and with the port that its scheme has. It is changed as text: a parser would write other
@@ -113,7 +93,7 @@ pub fn read(
     if let Some(word) = field("OptOutType") {
         let from = field("From").ok_or(NoticeError::Missing("From"))?;
         return Ok(Notices {
-            preferences: preference(from, word).into_iter().collect(),
+            preferences: preference(from, word, now).into_iter().collect(),
             ..Notices::default()
         });
     }
@@ -129,9 +109,12 @@ pub fn read(
         time: None,
     };
     let receipt = match told.receipt(id, now) {
-        Ok(receipt) => receipt.map(|receipt| match sid {
-            Some(sid) => receipt.with_message_id(sid),
-            None => receipt,
+        Ok(receipt) => receipt.map(|receipt| {
+            let receipt = receipt.with_chat(chat_of(field("To").unwrap_or_default()));
+            match sid {
+                Some(sid) => receipt.with_message_id(sid),
+                None => receipt,
+            }
         }),
         Err(NotReadable) => return Ok(Notices { malformed: 1, ..Notices::default() }),
     };
@@ -139,15 +122,19 @@ pub fn read(
 }
 
 /// What an incoming message says about the wishes of its sender: `OptOutType` is there when Twilio knew it as a keyword.
-fn preference(from: &str, word: &str) -> Option<Preference> {
+fn preference(from: &str, word: &str, now: Timestamp) -> Option<Preference> {
     let is_wanted = match word {
         "STOP" => false,
         "START" => true,
         _ => return None,
     };
-    let number = from.strip_prefix("whatsapp:").unwrap_or(from);
-    let chat = number.strip_prefix('+').unwrap_or(number).to_owned();
-    Some(Preference { chat, is_wanted, code: word.to_owned() })
+    Some(Preference::new(chat_of(from), is_wanted, word, None, now))
+}
+
+/// The chat of an address of Twilio's.
+fn chat_of(address: &str) -> &str {
+    let number = address.strip_prefix("whatsapp:").unwrap_or(address);
+    number.strip_prefix('+').unwrap_or(number)
 }
 
 /// A status that Twilio does not document, or an id that cannot be one.
@@ -195,8 +182,7 @@ impl Told<'_> {
         let meaning = known.map_or("Twilio reported that it failed", |code| code.meaning);
         let detail = if self.message.is_empty() { meaning } else { self.message };
         let code = self.error.map_or_else(|| self.status.to_owned(), |number| number.to_string());
-        let is_opt_out = known.is_some_and(|code| code.kind == RefusalKind::OptedOut);
-        Receipt { is_opt_out, ..receipt.with_error(&code, detail) }
+        receipt.with_error(&code, detail).with_kind(known.map(|code| code.kind))
     }
 }
 

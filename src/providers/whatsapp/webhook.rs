@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::codes;
-use crate::domain::answer::RefusalKind;
 use crate::domain::outcome::Outcome;
 use crate::domain::receipt::{NoticeError, Notices, Preference, Receipt};
 use crate::domain::token::MessageToken;
@@ -51,12 +50,12 @@ pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
             match change["field"].as_str() {
                 Some("messages") => {
                     for status in items(value, "statuses", &mut notices) {
-                        read_status(status, now, &mut notices);
+                        read_status(status, number_of(value), now, &mut notices);
                     }
                 }
                 Some("user_preferences") => {
                     for preference in items(value, "user_preferences", &mut notices) {
-                        read_preference(preference, &mut notices);
+                        read_preference(preference, number_of(value), now, &mut notices);
                     }
                 }
                 Some(_) => {}
@@ -79,7 +78,12 @@ fn items<'a>(object: &'a Value, name: &str, notices: &mut Notices) -> &'a [Value
     }
 }
 
-fn read_status(status: &Value, now: Timestamp, notices: &mut Notices) {
+/// Id of the phone number that a change speaks of: an app has one webhook for all of its numbers.
+fn number_of(value: &Value) -> &str {
+    value["metadata"]["phone_number_id"].as_str().unwrap_or_default()
+}
+
+fn read_status(status: &Value, number: &str, now: Timestamp, notices: &mut Notices) {
     let outcome = match status["status"].as_str() {
         Some("sent") => Outcome::Sent,
         Some("delivered") => Outcome::Delivered,
@@ -98,7 +102,9 @@ fn read_status(status: &Value, now: Timestamp, notices: &mut Notices) {
     let token = token.filter(|token| token.parse::<MessageToken>().is_ok());
     match Receipt::new(token.unwrap_or(message_id), outcome, time_of(&status["timestamp"]), now) {
         Some(receipt) => {
-            let receipt = receipt.with_message_id(message_id);
+            let chat = status["recipient_id"].as_str().unwrap_or_default();
+            let receipt = receipt.with_message_id(message_id).with_chat(chat);
+            let receipt = Receipt { number: number.to_owned(), ..receipt };
             let is_failed = outcome == Outcome::Failed;
             notices.receipts.push(if is_failed {
                 with_reason(receipt, &status["errors"][0])
@@ -114,13 +120,12 @@ fn with_reason(receipt: Receipt, error: &Value) -> Receipt {
     let code = error["code"].as_i64();
     let texts = [&error["error_data"]["details"], &error["message"], &error["title"]];
     let detail = texts.into_iter().filter_map(Value::as_str).find(|text| !text.is_empty());
-    let is_opt_out = code.and_then(|code| codes::kind_of(code, 0)) == Some(RefusalKind::OptedOut);
+    let kind = code.and_then(|code| codes::kind_of(code, 0));
     let code = code.map_or_else(|| "Failed".to_owned(), |code| code.to_string());
-    let receipt = receipt.with_error(&code, detail.unwrap_or("the provider reported that it failed"));
-    Receipt { is_opt_out, ..receipt }
+    receipt.with_error(&code, detail.unwrap_or("the provider reported that it failed")).with_kind(kind)
 }
 
-fn read_preference(preference: &Value, notices: &mut Notices) {
+fn read_preference(preference: &Value, number: &str, now: Timestamp, notices: &mut Notices) {
     if preference["category"].as_str().is_some_and(|category| category != "marketing_messages") {
         return;
     }
@@ -131,7 +136,8 @@ fn read_preference(preference: &Value, notices: &mut Notices) {
                 "resume" => true,
                 _ => return,
             };
-            notices.preferences.push(Preference { chat: chat.to_owned(), is_wanted, code: word.to_owned() });
+            let preference = Preference::new(chat, is_wanted, word, time_of(&preference["timestamp"]), now);
+            notices.preferences.push(Preference { number: number.to_owned(), ..preference });
         }
         _ => notices.malformed += 1,
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::webhook::{challenge, is_genuine, read};
+use crate::domain::answer::SenderTrouble;
 use crate::domain::outcome::{Outcome, Row};
 use crate::domain::receipt::{NoticeError, Notices, Preference, Receipt};
 
@@ -155,7 +156,14 @@ fn a_failure_says_why_and_only_one_reason_is_an_opt_out() {
         let Row { code: said, detail, .. } = &receipt.evidence;
         assert_eq!((said.as_str(), detail.as_str()), (code.to_string().as_str(), "in detail"));
         assert_eq!(receipt.is_opt_out, is_opt_out, "{code}");
+        assert_eq!(receipt.trouble, None, "{code}");
     }
+    let (restricted, unpaid) = (failed(error(131_031)).trouble, failed(error(131_042)).trouble);
+    assert_eq!(restricted, Some(SenderTrouble::AccountRestricted));
+    assert_eq!(unpaid, Some(SenderTrouble::PaymentRequired));
+    let is_too_fast = |code| failed(error(code)).is_too_fast;
+    assert!([80_007, 130_429].into_iter().all(is_too_fast));
+    assert!(![131_026, 131_048, 131_056].into_iter().any(is_too_fast));
     assert_eq!(failed(json!([{"code": 1, "title": "short"}])).evidence.detail, "short");
     for nothing in [json!([]), json!(null), json!({})] {
         let receipt = failed(nothing);
@@ -171,14 +179,35 @@ fn preferences_about_marketing_are_told_by_chat() {
     };
     let item = |word: &str, category: &str| json!({"wa_id": "15550100", "category": category, "value": word});
     for (word, is_wanted) in [("stop", false), ("resume", true)] {
-        let expected = Preference { chat: "15550100".into(), is_wanted, code: word.into() };
+        let expected = Preference::new("15550100", is_wanted, word, None, now());
         let notices = preference(item(word, "marketing_messages"));
         assert_eq!((&notices.preferences[..], notices.malformed), (&[expected][..], 0));
     }
+    let mut late = item("resume", "marketing_messages");
+    late["timestamp"] = json!(seconds());
+    assert_eq!(
+        preference(late).preferences[0].time,
+        earlier(),
+        "it is as old as it is, however late it comes"
+    );
     for left_out in [item("maybe", "marketing_messages"), item("stop", "something_else")] {
         assert_eq!(preference(left_out), Notices::default());
     }
     assert_eq!(preference(json!({"value": "stop"})).malformed, 1);
+}
+
+#[test]
+fn what_is_told_names_its_recipient_and_the_number_that_it_is_about() {
+    let metadata = json!({"display_phone_number": "15550199", "phone_number_id": "1063"});
+    let status = json!({"id": "wamid.X", "status": "sent", "recipient_id": "15550100"});
+    let preference = json!({"wa_id": "15550100", "value": "stop"});
+    let notices = read_changes(&[
+        change("messages", &json!({"metadata": metadata, "statuses": [status]})),
+        change("user_preferences", &json!({"metadata": metadata, "user_preferences": [preference]})),
+    ]);
+    let (receipt, preference) = (&notices.receipts[0], &notices.preferences[0]);
+    assert_eq!((receipt.chat.as_str(), receipt.number.as_str()), ("15550100", "1063"));
+    assert_eq!((preference.chat.as_str(), preference.number.as_str()), ("15550100", "1063"));
 }
 
 #[test]

@@ -54,6 +54,17 @@ async fn a_bare_5xx_comes_before_or_after_the_message_was_accepted() {
 }
 
 #[tokio::test]
+async fn the_page_of_a_proxy_is_for_people() {
+    let bench = Bench::with_faults(json!([{"do": {"proxyPage": 404}}])).await;
+    let answer = bench.send("1").await.expect("answer");
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["content-type"].as_bytes()),
+        (404, &b"text/html"[..])
+    );
+    assert_eq!((only_entry(&bench).done, only_entry(&bench).accepted), (Done::Failed { status: 404 }, false));
+}
+
+#[tokio::test]
 async fn a_cut_connection_shows_no_answer() {
     for (fault, accepted) in [("resetBeforeAccept", false), ("resetAfterAccept", true)] {
         let bench = Bench::with_faults(json!([{"when": {"chats": ["2"]}, "do": {fault: {}}}])).await;

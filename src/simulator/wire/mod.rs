@@ -86,6 +86,12 @@ impl Answer {
         Self { status, content_type: "text/plain", body: body.into(), ..Self::default() }
     }
 
+    /// What a proxy shows to people.
+    pub(super) fn page(status: u16) -> Self {
+        let body = format!("<html><body><h1>{status}</h1></body></html>\n");
+        Self { status, content_type: "text/html", body, ..Self::default() }
+    }
+
     fn with(mut self, name: &'static str, value: &impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self

@@ -76,17 +76,21 @@ fn queue_id(unique_id: &str) -> String {
     format!("51000000-0000-4000-8000-{}", unique_id[digits..].to_lowercase())
 }
 
+/// The reference has two forms of this answer, of which one names the message by its place in the queue alone: they take turns.
 pub(super) fn accepted(message: &AcceptedMessage) -> Answer {
     let queue_id = queue_id(&message.message_id);
-    Answer::json(
-        200,
-        &json!({
-            "queue_id": queue_id,
-            "queue_position": 0,
-            "unique_id": &*message.message_id,
-            "hint": format!("You can track message status using the fetch jobs api - /queue/jobs?queue_id={queue_id}"),
-        }),
-    )
+    let mut answer = json!({"queue_id": queue_id, "queue_position": 0});
+    if has_unique_id(&message.message_id) {
+        answer["unique_id"] = json!(&*message.message_id);
+        answer["hint"] = json!(format!(
+            "You can track message status using the fetch jobs api - /queue/jobs?queue_id={queue_id}"
+        ));
+    }
+    Answer::json(200, &answer)
+}
+
+fn has_unique_id(unique_id: &str) -> bool {
+    unique_id.bytes().last().is_none_or(|last| last % 2 == 1)
 }
 
 pub(super) fn refused(Refusal { status, code, message, .. }: &Refusal) -> Answer {
@@ -124,6 +128,7 @@ pub(super) fn notice(items: &[Item<'_>], plan: &ReceiptPlan) -> Notice {
         "data": {
             "message_id": message_id,
             "unique_id": unique_id,
+            "queue_id": queue_id(unique_id),
             "id": {"id": unique_id, "fromMe": true, "remote": message.to, "_serialized": message_id},
             "org_id": ORGANISATION,
             "org_phone": phone,

@@ -21,6 +21,8 @@ use crate::simulator::receipts::{ReceiptPlan, Status};
 const MAX_BODY: usize = 1600;
 /// The number is none.
 const INVALID_NUMBER: &str = "21211";
+/// The sender is of another network than the recipient.
+const OTHER_NETWORK: &str = "21910";
 /// Error code of a message that fails on its way: the number is unknown, or no longer in service.
 const UNKNOWN_DESTINATION: &str = "30005";
 
@@ -73,6 +75,11 @@ fn digits(to: &str) -> &str {
     to.rsplit_once(':').map_or(to, |(_, number)| number).trim_start_matches('+')
 }
 
+/// Whether an address is one of `WhatsApp`, and not a number in the telephone network.
+fn is_by_whatsapp(address: &str) -> bool {
+    address.starts_with("whatsapp:")
+}
+
 fn template(fields: &Fields) -> String {
     let sid = field(fields, "ContentSid");
     if sid.is_empty() {
@@ -103,6 +110,11 @@ fn check(fields: &Fields) -> Result<(), Refusal> {
     });
     if !is_number {
         return Err(refusal(INVALID_NUMBER, &format!("The 'To' number {to} is not a valid phone number.")));
+    }
+    let from = field(fields, "From");
+    if !from.is_empty() && is_by_whatsapp(from) != is_by_whatsapp(to) {
+        let message = "Invalid From and To pair. From and To should be of the same channel";
+        return Err(refusal(OTHER_NETWORK, message));
     }
     let callback = field(fields, "StatusCallback");
     let is_url = callback.parse::<Url>().is_ok_and(|url| url.scheme().starts_with("http"));

@@ -120,7 +120,7 @@ async fn receipts(scene: &mut Scene, settings: ReceiptSettings) -> Result<(), Fa
 }
 
 /// Checks what is recorded of each chat.
-async fn recorded(scene: &Scene, wanted: impl Fn(usize) -> Outcome) -> Result<(), Failure> {
+pub(super) async fn recorded(scene: &Scene, wanted: impl Fn(usize) -> Outcome) -> Result<(), Failure> {
     let books = Books::read(scene).await?;
     let sale = books.broadcasts.iter().find(|broadcast| broadcast.metadata.name.as_deref() == Some(SALE));
     let uid = sale.and_then(|sale| sale.metadata.uid.clone()).unwrap_or_default();

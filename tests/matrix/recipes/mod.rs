@@ -2,8 +2,10 @@
 
 mod audiences;
 mod backups;
+mod clocks;
 mod deaths;
 mod gateway;
+mod journals;
 mod odd;
 mod pauses;
 mod races;
@@ -11,6 +13,7 @@ mod replicas;
 mod requests;
 mod sizes;
 mod snapshots;
+mod takeovers;
 mod thefts;
 pub mod users;
 mod watches;
@@ -48,6 +51,7 @@ const TWO: &[Play] = &[Play::Send(CHATS), Play::Restart];
 const SEND: &[Play] = &[Play::Send(CHATS)];
 /// With receipts first: every part of an operator has something to write then.
 const PANICS: &[Play] = &[Play::Receipts, Play::Restart, Play::Delete];
+const JOURNALS: &[Play] = &[Play::Journals];
 /// Chats of the smallest play.
 const CHATS: usize = 3;
 
@@ -64,12 +68,19 @@ pub const RECIPES: &[Recipe] = &[
         cases: writes::answer_lost,
     },
     Recipe { name: "A6", says: "a write conflicts", plays: FEWER, cases: writes::conflict },
-    Recipe { name: "A7", says: "a request is refused", plays: TWO, cases: requests::refused },
+    Recipe { name: "A7", says: "a request is refused", plays: FEWER, cases: requests::refused },
+    Recipe {
+        name: "A8",
+        says: "a request on a journal goes wrong",
+        plays: JOURNALS,
+        cases: journals::go_wrong,
+    },
     Recipe { name: "B1", says: "a new process sees what was", plays: SEND, cases: snapshots::after_a_death },
     Recipe { name: "B2", says: "a process sees again what was", plays: SEND, cases: snapshots::in_life },
     Recipe { name: "B3", says: "a backup is put back", plays: SEND, cases: backups::restored },
     Recipe { name: "C1", says: "watch events are lost, late or doubled", plays: TWO, cases: watches::events },
     Recipe { name: "C2", says: "a watch breaks", plays: TWO, cases: watches::breaks },
+    Recipe { name: "C3", says: "the wall clock jumps", plays: SEND, cases: clocks::jumps },
     Recipe {
         name: "D1",
         says: "two that know nothing of each other",

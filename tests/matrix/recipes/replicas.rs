@@ -80,7 +80,8 @@ pub fn frozen(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
         })
     });
     let cases = cases.chain([super::audiences::deposed(reference)]);
-    cases.chain(super::thefts::blind(reference)).chain(super::pauses::unseen(reference)).collect()
+    let cases = cases.chain(super::thefts::blind(reference)).chain(super::pauses::unseen(reference));
+    cases.chain(super::takeovers::by_sleep_and_sight(reference)).collect()
 }
 
 async fn freeze(scene: &mut Scene, point: &Point, is_after: bool) -> Result<(), Failure> {
@@ -158,14 +159,26 @@ pub fn lease_writes(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
                     let (reference, plan) = (reference.clone(), plan.clone());
                     Box::pin(async move {
                         scene.lease_times = SHORT;
-                        // Whoever loses its lease in the middle of a send loses its claims.
-                        scene.doubtful.extend((0..CHATS).map(chat_id));
-                        disturbed(scene, &reference, plan).await
+                        disturbed(scene, &reference, plan).await?;
+                        // Nobody else is there to take its claims for orphans, so there is no doubt about any chat.
+                        each_got_it_once(scene)
                     })
                 });
                 cases.push(Case { name, meets: 1, run });
             }
         }
     }
+    cases.extend(super::takeovers::hindered(reference, is_whole));
     cases
+}
+
+/// Checks that each chat of sale got its message by one request. What is recorded of it has been held against the reference.
+fn each_got_it_once(scene: &Scene) -> Result<(), Failure> {
+    let (ledger, sale) = (scene.gateway.ledger(), format!("{}/{SALE}", scene.namespace));
+    let other = (0..CHATS).map(chat_id).find(|chat| ledger.accepted(&sale, chat) != 1);
+    match (other, scene.requests_of(SALE)) {
+        (None, CHATS) => Ok(()),
+        (None, requests) => Err(format!("{requests} requests for {CHATS} chats")),
+        (Some(chat), _) => Err(format!("{chat} got it {} times, not once", ledger.accepted(&sale, &chat))),
+    }
 }

@@ -19,8 +19,9 @@ use crate::tap::{Fault, Gate, Logged, Planned, Tap};
 pub const SECOND: &str = "mms";
 /// A Broadcast on it.
 const MORE: &str = "more";
-const HEARTBEAT: &str = "POST-leases-replica";
-const GIVE_UP: &str = "DELETE-leases-replica";
+pub const HEARTBEAT: &str = "POST-leases-replica";
+/// The mark on the lease of another replica.
+pub const GIVE_UP: &str = "PUT-leases-given-up";
 
 pub fn blind(reference: &Arc<Reference>) -> Vec<Case> {
     let known = script(|scene| Box::pin(async move { it_saw_the_other_once(scene).await }));

@@ -142,6 +142,11 @@ impl Tap {
         self.state().garbled = Some((kind.to_owned(), name.to_owned()));
     }
 
+    /// From now on they can read it again.
+    pub fn mend(&self) {
+        self.state().garbled = None;
+    }
+
     fn garbles(&self) -> bool {
         self.state().garbled.is_some()
     }

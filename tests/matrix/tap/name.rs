@@ -57,11 +57,13 @@ fn selected(query: &str) -> Option<String> {
     Some(value.trim_start_matches("%3D").to_owned())
 }
 
-/// Events are named after their object and a time, leases of replicas after luck, leases of channels after a hash.
+/// Events are named after their object and a time, leases of replicas after luck, leases of channels after a hash, and journals after
+/// their Broadcast, luck and a number.
 fn plain(kind: &str, name: &str) -> String {
     let last = name.rsplit('-').next().unwrap_or_default();
     match (kind, last.len()) {
         ("events", _) => name.split('.').next().unwrap_or_default().to_owned(),
+        ("broadcastjournals", _) => name.rsplitn(3, '-').last().unwrap_or_default().to_owned(),
         ("leases", 10) => "replica".to_owned(),
         ("leases", 20) => "channel".to_owned(),
         ("leases", _) => "leader".to_owned(),
@@ -73,14 +75,19 @@ fn plain(kind: &str, name: &str) -> String {
 pub fn named_in(kind: &str, body: &Value) -> Option<String> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     if kind == "leases" {
-        let channel = text(&body["metadata"]["annotations"]["broadcast-operator.dev/channel"]);
+        let annotations = &body["metadata"]["annotations"];
+        if annotations["broadcast-operator.dev/given-up"].is_string() {
+            return Some("given-up".to_owned());
+        }
+        let channel = text(&annotations["broadcast-operator.dev/channel"]);
         let channel = channel.and_then(|channel| Some(format!("channel-{}", channel.split_once('/')?.1)));
         return channel.or_else(|| Some(plain(kind, body["metadata"]["name"].as_str()?)));
     }
     if kind == "events" {
         return Some(format!("{}-{}", text(&body["regarding"]["name"])?, text(&body["reason"])?));
     }
-    text(&body["metadata"]["name"])
+    let name = text(&body["metadata"]["name"])?;
+    Some(if kind == "broadcastjournals" { plain(kind, &name) } else { name })
 }
 
 /// Checks of the names, at each start: a name that changes from run to run would find no request again.
@@ -112,6 +119,18 @@ pub fn check() {
             format!("{group}/broadcastbatches?"),
             r#"{"metadata": {"name": "sale-00000"}}"#,
             "POST-broadcastbatches-sale-00000",
+        ),
+        (
+            Method::POST,
+            format!("{group}/broadcastjournals?"),
+            r#"{"metadata": {"name": "spring-sale-0123456789abcdef-12"}}"#,
+            "POST-broadcastjournals-spring-sale",
+        ),
+        (
+            Method::DELETE,
+            format!("{group}/broadcastjournals/sale-0123456789abcdef-0?"),
+            "",
+            "DELETE-broadcastjournals-sale",
         ),
     ] {
         assert_eq!(named(method, &uri, body), name);

@@ -189,6 +189,8 @@ pub fn refusal(code: u16) -> Response<Answer> {
         404 => "NotFound",
         409 => "Conflict",
         410 => "Expired",
+        413 => "RequestEntityTooLarge",
+        422 => "Invalid",
         429 => "TooManyRequests",
         503 => "ServiceUnavailable",
         504 => "Timeout",

@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::channel_state;
-use crate::common::providers::Provider::{self, Periskope, Telegram, Twilio, WhatsApp};
+use crate::common::providers::Provider::{self, Periskope, Telegram, Twilio, TwilioWhatsApp, WhatsApp};
 use crate::common::providers::with_each;
 use crate::common::stage::{Stage, chat_id, condition, counts};
 use crate::common::wait::until;
@@ -123,7 +123,7 @@ async fn throttled_until(stage: &Stage, provider: Provider) -> Timestamp {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restricted_account_sends_nothing_until_its_channel_is_changed() {
     let stage = Stage::of_providers().await;
-    let providers = [WhatsApp, Telegram, Twilio, Periskope];
+    let providers = [WhatsApp, Telegram, Twilio, TwilioWhatsApp, Periskope];
     let refusal = |provider| match provider {
         WhatsApp => (json!({"code": "131048", "message": "Spam rate limit hit"}), "AccountRestricted"),
         Telegram => (
@@ -131,6 +131,9 @@ async fn a_restricted_account_sends_nothing_until_its_channel_is_changed() {
             "AccountRestricted",
         ),
         Twilio => (json!({"code": "20005", "message": "Account not active"}), "AccountRestricted"),
+        TwilioWhatsApp => {
+            (json!({"code": "63020", "message": "Business account not verified"}), "AccountRestricted")
+        }
         _ => (json!({"code": "402", "message": "Payment required"}), "PaymentRequired"),
     };
     // Each of them takes some messages before.

@@ -3,7 +3,9 @@
 use broadcast_operator::simulator::Entry;
 use serde_json::{Value, json};
 
-use crate::common::providers::Provider::{self, Native, Periskope, Postback, Telegram, Twilio, WhatsApp};
+use crate::common::providers::Provider::{
+    self, Native, Periskope, Postback, Telegram, Twilio, TwilioWhatsApp, WhatsApp,
+};
 use crate::common::providers::with_each;
 use crate::common::stage::{Stage, broadcast, condition, counts, merge, state};
 
@@ -89,8 +91,10 @@ fn cases() -> Vec<Case> {
         Case::new(Telegram, "html", html.clone()).text("<b>Hi</b> Ana &lt;3"),
         Case::new(Telegram, "photo", html).text("<b>Hi</b> Ana &lt;3").picture().to("-1001234567890"),
         Case::new(Telegram, "markdown", markdown).text("*Hi* Ana <3\\.").to("@our_sale"),
-        Case::new(Twilio, "template", content).template(of_twilio),
+        Case::new(Twilio, "template", content.clone()).template(of_twilio.clone()),
         Case::new(Twilio, "picture", text.clone()).text("Hi Ana <3").picture(),
+        Case::new(TwilioWhatsApp, "template", content).template(of_twilio),
+        Case::new(TwilioWhatsApp, "picture", text.clone()).text("Hi Ana <3").picture(),
         Case::new(Periskope, "group", text.clone()).text("Hi Ana <3").to("120363041234567890@g.us"),
         Case::new(Periskope, "picture", text.clone()).text("Hi Ana <3").picture(),
         Case::new(Native, "template", template).template(of_native),
@@ -132,6 +136,7 @@ async fn what_a_provider_cannot_send_is_told_and_nothing_is_sent() {
         (WhatsApp, "add message.template.language"),
         (Telegram, "use message.text instead"),
         (Twilio, "must be HX and 32 characters"),
+        (TwilioWhatsApp, "must be HX and 32 characters"),
         (Periskope, "use message.text instead"),
         (Postback, "use message.text instead"),
     ] {
@@ -141,7 +146,8 @@ async fn what_a_provider_cannot_send_is_told_and_nothing_is_sent() {
     cases.push((Postback, "picture", picture.clone(), "remove message.media"));
     let mut header = json!({"template": {"name": CONTENT_SID}});
     merge(&mut header, json!({"media": picture["media"]}));
-    cases.push((Twilio, "header", header, "remove message.media"));
+    cases.push((Twilio, "header", header.clone(), "remove message.media"));
+    cases.push((TwilioWhatsApp, "header", header, "remove message.media"));
     stage.apply_all(cases.iter().map(|(provider, what, message, _)| {
         to_one(*provider, &format!("{}-{what}", provider.name()), "15551000000", message)
     }));

@@ -7,8 +7,10 @@ use broadcast_operator::simulator::{Entry, ReceiptSettings};
 use serde_json::{Value, json};
 
 use crate::common::books;
-use crate::common::providers::Provider::{self, Native, Periskope, Postback, Telegram, Twilio, WhatsApp};
-use crate::common::providers::with_each;
+use crate::common::providers::Provider::{
+    self, Native, Periskope, Postback, Telegram, Twilio, TwilioWhatsApp, WhatsApp,
+};
+use crate::common::providers::{queue_id, with_each};
 use crate::common::stage::{Stage, chat_id, counts, restart, state};
 use crate::common::wait::until;
 
@@ -40,6 +42,8 @@ fn message_id(provider: Provider, sent: &Entry) -> Option<String> {
     let id = sent.message_id.as_ref()?.to_string();
     match provider {
         Telegram => Some(format!("{}/{id}", &*sent.chat)),
+        // Every other answer names the place in the queue alone.
+        Periskope if id.bytes().last().is_some_and(|last| last % 2 == 0) => Some(queue_id(&id)),
         _ => Some(id).filter(|_| provider.has_message_ids()),
     }
 }
@@ -95,13 +99,14 @@ fn one_message(name: &str, provider: Provider, chat: &str) -> Value {
 }
 
 /// How a provider says that one chat cannot have the message, and the code that its row has then.
-fn bad_chat(provider: Provider) -> (Value, &'static str) {
+pub(super) fn bad_chat(provider: Provider) -> (Value, &'static str) {
     match provider {
         WhatsApp => (json!({"code": "131026", "message": "Message undeliverable"}), "131026"),
         Telegram => (json!({"code": "400", "message": "Bad Request: chat not found"}), "400"),
         Twilio => {
             (json!({"code": "21211", "message": "The 'To' number is not a valid phone number."}), "21211")
         }
+        TwilioWhatsApp => (json!({"code": "63024", "message": "Invalid message recipient"}), "63024"),
         Periskope => (json!({"code": "404", "message": "chat not found"}), "404"),
         Native => (json!({"status": 422, "code": "no_such_number", "message": "no"}), "no_such_number"),
         Postback => (json!({"status": 422, "code": "x", "message": "no"}), "422"),

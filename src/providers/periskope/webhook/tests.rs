@@ -73,18 +73,20 @@ fn every_ack_becomes_an_outcome_or_nothing() {
 }
 
 #[test]
-fn a_receipt_has_the_id_of_the_answer_to_its_message() {
-    for (data, id) in [
-        (r#""unique_id":"3EB0","message_id":"true_1@c.us_XXXX","queue_id":"q""#, Some("3EB0")),
-        (r#""message_id":"true_15550100@c.us_3EB0","queue_id":"q""#, Some("3EB0")),
-        (r#""unique_id":"","message_id":"true_1203630@g.us_3EB0_15550999@c.us""#, Some("3EB0")),
-        (r#""queue_id":"q""#, Some("q")),
-        (r#""message_id":"odd""#, None),
-        (r#""chat_id":"15550100@c.us""#, None),
+fn a_receipt_has_all_ids_that_the_answer_to_its_message_may_have_had() {
+    for (data, ids) in [
+        (r#""unique_id":"3EB0","message_id":"true_1@c.us_XXXX","queue_id":"q""#, &["3EB0", "XXXX", "q"][..]),
+        (r#""unique_id":"3EB0","message_id":"true_1@c.us_3EB0","queue_id":"q""#, &["3EB0", "q"]),
+        (r#""message_id":"true_15550100@c.us_3EB0","queue_id":"q""#, &["3EB0", "q"]),
+        (r#""unique_id":"","message_id":"true_1203630@g.us_3EB0_15550999@c.us""#, &["3EB0"]),
+        (r#""queue_id":"q""#, &["q"]),
+        (r#""message_id":"odd""#, &[]),
+        (r#""chat_id":"15550100@c.us""#, &[]),
     ] {
         let notices = told(&format!(r#"{{"event_type":"message.ack.updated","data":{{"ack":3,{data}}}}}"#));
-        assert_eq!(notices.receipts.first().map(|receipt| receipt.id.as_str()), id, "{data}");
-        assert_eq!(notices.malformed, usize::from(id.is_none()), "{data}");
+        let told: Vec<_> = notices.receipts.iter().flat_map(Receipt::ids).collect();
+        assert_eq!(told, ids, "{data}");
+        assert_eq!(notices.malformed, usize::from(ids.is_empty()), "{data}");
     }
 }
 

@@ -92,20 +92,6 @@ fn an_empty_token_signs_nothing() {
 }
 
 #[test]
-fn other_bodies_are_signed_by_their_hash_in_the_url() {
-    let body = br#"{"property": "value", "boolean": true}"#;
-    let hash = "0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
-    let url = format!("{URL}&bodySHA256={hash}");
-    let alone = format!("https://mycompany.com/myapp.php?bodySHA256={hash}");
-    assert!(is_genuine_json(&[TOKEN], &[&url], body, "a9nBmqA0ju/hNViExpshrM61xv4="));
-    assert!(is_genuine_json(&[TOKEN], &[&alone], body, "y77kIzt2vzLz71DgmJGsen2scGs="));
-    assert!(!is_genuine_json(&[TOKEN], &[&url], b"{}", "a9nBmqA0ju/hNViExpshrM61xv4="));
-    assert!(!is_genuine_json(&[TOKEN], &[URL], body, SIGNATURE));
-    let empty = format!("{URL}&bodySHA256=44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
-    assert!(is_genuine_json(&[TOKEN], &[&empty], b"{}", "Ldidvp12m26NI7eqEvxnEpkd9Hc="));
-}
-
-#[test]
 fn a_form_is_read_as_twilio_writes_it() {
     let body = b"From=%2B15550100&Body=Hi+%26+bye&Empty=&From=x";
     assert_eq!(
@@ -140,7 +126,7 @@ fn every_status_becomes_an_outcome_or_nothing() {
         let fields = [("MessageSid", "SM1"), ("MessageStatus", status), ("RawDlrDoneDate", "2001011200")];
         let receipts = receipts(&fields);
         assert_eq!(receipts.first().map(|receipt| receipt.evidence.outcome), outcome, "{status}");
-        for Receipt { id, evidence, is_opt_out } in receipts {
+        for Receipt { id, evidence, is_opt_out, .. } in receipts {
             assert_eq!((id.as_str(), evidence.message_id.as_str()), ("u.0.1", "SM1"));
             assert_eq!((evidence.time, is_opt_out), (Some(now()), false));
         }
@@ -169,6 +155,16 @@ fn a_failure_has_its_code_and_why() {
         let [Receipt { evidence, is_opt_out: opted_out, .. }] = &receipts(&fields)[..] else { panic!("one") };
         assert_eq!((evidence.code.as_str(), evidence.detail.as_str()), (code, detail));
         assert_eq!(*opted_out, is_opt_out, "{code}");
+    }
+}
+
+#[test]
+fn a_receipt_names_its_recipient_and_may_be_about_the_account() {
+    for to in ["+15550100", "whatsapp:+15550100"] {
+        let fields = [("MessageSid", "SM1"), ("MessageStatus", "failed"), ("ErrorCode", "30002"), ("To", to)];
+        let receipt = receipts(&fields).remove(0);
+        assert_eq!(receipt.chat, "15550100");
+        assert_eq!(receipt.trouble, Some(crate::domain::answer::SenderTrouble::AccountRestricted));
     }
 }
 
@@ -218,8 +214,7 @@ fn incoming_messages_tell_what_their_senders_want() {
         assert_eq!((notices.receipts.len(), notices.malformed), (0, 0));
         notices.preferences
     };
-    let wants =
-        |is_wanted, code: &str| vec![Preference { chat: "15550100".into(), is_wanted, code: code.into() }];
+    let wants = |is_wanted, code: &str| vec![Preference::new("15550100", is_wanted, code, None, now())];
     assert_eq!(heard("+15550100", "STOP"), wants(false, "STOP"));
     assert_eq!(heard("whatsapp:+15550100", "START"), wants(true, "START"));
     assert_eq!(heard("+15550100", "HELP"), []);

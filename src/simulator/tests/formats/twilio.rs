@@ -84,6 +84,8 @@ async fn requests_that_make_no_sense_are_refused_with_a_code() {
         (with("Body", &long), 21617),
         (with("To", "15550100"), 21211),
         (with("To", "+1555x"), 21211),
+        (with("To", "whatsapp:+15550100"), 21910),
+        (with("From", "whatsapp:+15550199"), 21910),
         (with("StatusCallback", "not a url"), 21609),
         (with("ContentVariables", "{"), 21656),
     ] {
@@ -222,7 +224,8 @@ async fn a_callback_is_given_up_soon_and_the_message_can_be_asked_for() {
 async fn a_message_is_as_far_as_its_receipts_are_due() {
     let bench = Bench::start(Settings::default()).await;
     let (_, sms) = send(&bench, &HI).await;
-    let (_, sent) = send(&bench, &with("To", "whatsapp:+15550100")).await;
+    let by_whatsapp = [("To", "whatsapp:+15550100"), ("From", "whatsapp:+15550199"), ("Body", "Hi")];
+    let (_, sent) = send(&bench, &by_whatsapp).await;
     let [sms, uri] = [&sms, &sent].map(|sent| sent["uri"].as_str().expect("uri"));
     for (settings, status) in [
         (Value::Null, "sent"),

@@ -1,0 +1,80 @@
+//! How an account stands, in the words of its channel's status.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::caution::Why;
+use super::refused::{UNEXPECTED_ANSWER, message_of, reason_of};
+use super::{Account, Door};
+use crate::api::Condition;
+use crate::domain::answer::SenderTrouble;
+use crate::domain::channel_verdict::Health;
+
+/// Reason of a channel that waits because nobody knows what became of its last messages.
+const GATEWAY_UNCERTAIN: &str = "GatewayUncertain";
+/// Reason of a channel that waits because its gateway says that it is in trouble.
+const GATEWAY_UNAVAILABLE: &str = "GatewayUnavailable";
+
+/// Whether the status of a channel says that its gateway left open what became of messages, is in trouble, or refused the account, and
+/// took none since.
+pub(super) fn was_in_trouble(conditions: &[Condition]) -> bool {
+    let is_doubt = |reason: &str| [GATEWAY_UNCERTAIN, GATEWAY_UNAVAILABLE].contains(&reason);
+    let was_in_doubt = Condition::find(conditions, "Ready").is_some_and(|ready| is_doubt(&ready.reason));
+    was_in_doubt || Condition::is_true(conditions, "Stalled")
+}
+
+impl Account {
+    /// How the account stands, for its status. With something to send, a gateway that was in trouble the last time is not
+    /// called well before it is.
+    pub(in crate::dispatcher) fn health(&mut self, is_busy: bool, now: Instant, wall: Timestamp) -> Health {
+        // What a person has to settle comes first: the status is where the next process finds it.
+        if let Some((trouble, message)) = &self.halted {
+            return Health::Stalled(reason_of(*trouble), message.clone());
+        }
+        if let Door::Closed { reason, message, is_refused: true, .. } = &self.door {
+            return Health::Stalled(reason, message.clone());
+        }
+        if let Some(until) = self.day_is_full(wall).filter(|_| self.caution.rest(now).is_none()) {
+            return Health::DayIsFull(until);
+        }
+        let doubt = self.caution.doubt().filter(|_| is_busy);
+        if let Some(rest) = self.caution.rest(now).or(doubt) {
+            return match &rest.why {
+                Why::Throttled => Health::Throttled(rest.until),
+                Why::Unreachable(detail) => Health::Waiting(
+                    "GatewayUnreachable",
+                    format!(
+                        "no connection to the gateway ({detail}): it is tried again by itself, and no chat fails by it"
+                    ),
+                ),
+                Why::Uncertain(detail) => Health::Waiting(
+                    GATEWAY_UNCERTAIN,
+                    format!(
+                        "it is not known what became of the last messages ({detail}): their chats are Unknown; the gateway is tried \
+                         again by itself, with one message at a time until it answers one"
+                    ),
+                ),
+                Why::Unavailable(detail) => Health::Waiting(
+                    GATEWAY_UNAVAILABLE,
+                    format!(
+                        "the provider says that it is in trouble ({detail}): it is tried again by itself, with one message at a time \
+                         until it takes one, and no chat fails by it"
+                    ),
+                ),
+                Why::Unexpected(detail) => {
+                    Health::Waiting(UNEXPECTED_ANSWER, message_of(SenderTrouble::UnexpectedAnswer, detail))
+                }
+                Why::Redirected(detail) => Health::Stalled(
+                    "UnexpectedRedirect",
+                    format!("{detail}: put the address that it redirects to into the channel's url"),
+                ),
+            };
+        }
+        match &self.door {
+            Door::Opening => Health::Opening,
+            Door::Open { .. } => Health::Ready,
+            Door::Closed { reason, message, .. } => Health::Stalled(reason, message.clone()),
+        }
+    }
+}

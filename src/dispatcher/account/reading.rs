@@ -1,0 +1,169 @@
+//! When a channel's Secrets are read, and the provider is asked about them: before the first message, and again and again behind an open
+//! door. Nothing tells the operator that a Secret was changed: it may not watch them. Time comes in.
+
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt;
+
+use super::refused::{Refused, reason_of};
+use super::settings::{Known, Probed};
+use super::{Account, Door, Opened, Trouble, Version};
+use crate::api::BroadcastChannel;
+use crate::providers::SecretDigest;
+
+/// How often a Secret is looked at while its content keeps the channel from sending.
+pub(super) const SECRET_POLL: Duration = Duration::from_secs(2);
+/// How often it is looked at while messages are sent with it. Whoever replaces credentials waits so long before taking away the old ones.
+pub(super) const BUSY_LOOK: Duration = Duration::from_secs(60);
+/// How often it is looked at while nothing is sent, and the provider is asked whether it is good: nothing else would show that it is
+/// not. A thousand channels are two reads in a second.
+pub(super) const IDLE_LOOK: Duration = Duration::from_secs(600);
+
+/// When the Secrets behind an open door were read, and what makes it worth while to read them again.
+pub(super) struct Look {
+    read: Instant,
+    /// Messages went through since.
+    is_used: bool,
+    /// Something may be wrong with them.
+    is_in_doubt: bool,
+}
+
+impl Look {
+    fn at(read: Instant) -> Self {
+        Self { read, is_used: false, is_in_doubt: false }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let after = if self.is_used { BUSY_LOOK } else { IDLE_LOOK };
+        self.is_in_doubt || now >= self.read + after
+    }
+}
+
+impl Account {
+    /// Whether settings and credentials are to be read now. They are taken for being read from then on, until [`open`](Self::open).
+    pub(super) fn wants_reading(&mut self, channel: &BroadcastChannel, now: Instant) -> bool {
+        let wanted = match &self.door {
+            Door::Opening => true,
+            Door::Open { version, look, .. } => *version != Version::of(channel) || look.is_due(now),
+            Door::Closed { again, .. } => now >= *again,
+        };
+        let begins = wanted && !self.is_reading;
+        self.is_reading |= begins;
+        begins
+    }
+
+    /// What need not be found out anew by the next reading. Messages ask the provider all the time, so it is asked only while there are
+    /// none, and not while it wants to be left alone.
+    pub(in crate::dispatcher) fn known(&self, now: Instant) -> Known {
+        let mut told: Vec<SecretDigest> = self.refusals.told(now).collect();
+        let channel = self.channel.as_deref();
+        let is_quiet = channel.is_none_or(|channel| channel.spec.paused) || self.caution.rest(now).is_some();
+        let held = match &self.door {
+            Door::Open { version, opened, look } if channel.map(Version::of).as_ref() == Some(version) => {
+                if is_quiet || look.is_used || look.is_in_doubt {
+                    told.push(opened.credentials);
+                }
+                Some((opened.credentials, opened.gateway.clone()))
+            }
+            _ => None,
+        };
+        Known { held, told }
+    }
+
+    /// Takes in settings and credentials, as they were read of one version of the channel.
+    pub(in crate::dispatcher) fn open(
+        &mut self,
+        version: Version,
+        read: Result<Opened, Trouble>,
+        now: Instant,
+    ) {
+        self.is_reading = false;
+        if self.channel.as_deref().is_none_or(|channel| Version::of(channel) != version) {
+            // The channel has changed meanwhile: what was read is read again.
+            return;
+        }
+        if self.stays_open(&version, &read, now) {
+            return;
+        }
+        self.door_number.0 += 1;
+        self.door = match read {
+            Ok(opened) => self.door_to(version, opened, now),
+            Err(Trouble { reason, message, .. }) => {
+                Door::Closed { reason, message, again: now + SECRET_POLL, is_refused: false }
+            }
+        };
+    }
+
+    /// Whether nothing is new behind the open door. Then it stays the same one, with its requests, and with what they say of it.
+    fn stays_open(&mut self, of: &Version, read: &Result<Opened, Trouble>, now: Instant) -> bool {
+        let Door::Open { version, opened, look } = &mut self.door else { return false };
+        let stays = version == of
+            && match read {
+                Ok(again) => {
+                    again.credentials == opened.credentials && !matches!(again.probed, Probed::Refused(..))
+                }
+                Err(trouble) => trouble.is_passing,
+            };
+        if stays {
+            *look = Look::at(now);
+            if let (Err(trouble), Some(channel)) = (read, &self.channel) {
+                let (namespace, name) = (channel.namespace().unwrap_or_default(), channel.name_any());
+                tracing::warn!(
+                    namespace,
+                    channel = name,
+                    trouble.message,
+                    "goes on with the credentials that it has"
+                );
+            }
+        }
+        stays
+    }
+
+    fn door_to(&mut self, version: Version, opened: Opened, now: Instant) -> Door {
+        let Opened { credentials, ref probed, .. } = opened;
+        if let Some(halted) = self.halted.take() {
+            self.refusals.remember(Refused::of_status(credentials, halted, now));
+        }
+        let needs_a_person = self.refusals.of(credentials).is_some_and(Refused::outlasts_a_probe);
+        if let Probed::Refused(trouble, detail) = probed
+            && !needs_a_person
+        {
+            self.refusals.remember(Refused::new(credentials, *trouble, detail, now).by_probe());
+        }
+        if *probed != Probed::Unknown {
+            self.refusals.asked(credentials, now);
+        }
+        if let Some(refused) = self.refusals.of(credentials).filter(|refused| refused.still(probed, now)) {
+            let (reason, message) = (reason_of(refused.trouble), refused.message.clone());
+            return Door::Closed { reason, message, again: now + SECRET_POLL, is_refused: true };
+        }
+        let is_changed = matches!(&self.door, Door::Open { opened, .. } if opened.credentials != credentials);
+        if is_changed || !self.refusals.is_empty() {
+            // One message to see whether they are taken.
+            self.caution.probe();
+        }
+        self.refusals.lift(credentials);
+        Door::Open { version, opened, look: Look::at(now) }
+    }
+
+    /// The provider refuses the credentials. The Secret is read at once: it may have been changed already.
+    pub(super) fn close(&mut self, refused: Refused, now: Instant) {
+        let (reason, message) = (reason_of(refused.trouble), refused.message.clone());
+        self.door = Door::Closed { reason, message, again: now, is_refused: true };
+        self.refusals.remember(refused);
+    }
+
+    /// A message goes through the open door.
+    pub(super) fn use_door(&mut self) {
+        if let Door::Open { look, .. } = &mut self.door {
+            look.is_used = true;
+        }
+    }
+
+    /// Something may be wrong with the Secrets behind the open door.
+    pub(super) fn doubt_secrets(&mut self) {
+        if let Door::Open { look, .. } = &mut self.door {
+            look.is_in_doubt = true;
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What receipts say of an account, as its channel's status holds it. Time comes in.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Account, Door};
+use crate::api::{BroadcastChannel, ReportedTrouble, TroubleReason};
+use crate::domain::answer::{ChannelEffect, with_code};
+
+/// How long an account waits that was too fast, as only receipts say: the provider took the messages and dropped them later, so it may
+/// still have others. It gives no time of its own.
+const TOO_FAST_WAIT: Duration = Duration::from_secs(10);
+
+impl Account {
+    /// Stops or slows down for what receipts say of the account, as for an answer, once: any replica may have taken them. Until it is
+    /// open it says nothing that counts for long.
+    pub(super) fn heed(&mut self, channel: &BroadcastChannel, now: Instant, wall: Timestamp) {
+        let reported = reported(channel).filter(|reported| self.heeded.as_ref() != Some(*reported));
+        let Some(reported) = reported.filter(|_| matches!(self.door, Door::Open { .. })) else { return };
+        self.heeded = Some(reported.clone());
+        let ReportedTrouble { reason, code, message, .. } = reported;
+        let detail = with_code(code, message.clone());
+        let effect = match reason.trouble() {
+            Some(trouble) => ChannelEffect::Halt(trouble, detail),
+            None if reported.is_stale(wall) => return,
+            None => ChannelEffect::Throttle(Some(TOO_FAST_WAIT)),
+        };
+        self.feel(self.door_number, effect, now, wall);
+    }
+}
+
+/// What the sender before this one has slowed down for: its wait is in the status too, and this one has no speed yet to be halved.
+pub(super) fn slowed_down_for(channel: &BroadcastChannel) -> Option<ReportedTrouble> {
+    reported(channel).filter(|reported| reported.reason == TroubleReason::RateLimited).cloned()
+}
+
+/// What receipts say of the account, if that was of the spec as it is now.
+fn reported(channel: &BroadcastChannel) -> Option<&ReportedTrouble> {
+    let reported = channel.status.as_ref()?.reported.as_ref()?;
+    (Some(reported.observed_generation) == channel.metadata.generation).then_some(reported)
+}

@@ -1,0 +1,72 @@
+use super::*;
+
+#[test]
+fn what_a_receipt_says_of_the_account_stops_it_once_until_the_spec_is_changed() {
+    let (mut account, start) = (Account::new(), clock::monotonic());
+    enter(&mut account, &plain("1", 1), "good", start);
+    assert!(door(&mut account, start).is_some());
+    let reported = json!({
+        "observedGeneration": 1, "activeBroadcasts": 0,
+        "reported": {"reason": "AccountRestricted", "code": "131031", "message": "locked", "observedGeneration": 1,
+                     "time": "2026-11-23T09:59:00Z"},
+    });
+    let told = channel("1", 1, &json!({}), &reported);
+    account.observe(Some(told.clone()), start, WALL());
+    assert!(door(&mut account, start).is_none());
+    let Health::Stalled(reason, message) = account.health(true, start, WALL()) else { panic!("stalled") };
+    assert!(reason == "AccountRestricted" && message.contains("131031: locked"), "{message}");
+    // Other credentials open it, whatever the status still says of the old ones.
+    account.observe(Some(told.clone()), start, WALL());
+    account.open(Version::of(&told), Ok(opened(&told, "another")), start);
+    account.observe(Some(told), start, WALL());
+    assert!(door(&mut account, start).is_some());
+    // A report of an earlier spec counts no more.
+    let (mut other, again) = (Account::new(), channel("1", 2, &json!({}), &reported));
+    enter(&mut other, &again, "good", start);
+    other.observe(Some(again), start, WALL());
+    assert!(door(&mut other, start).is_some());
+}
+
+/// A channel that receipts of that time say was too fast.
+fn too_fast(time: &str) -> Arc<BroadcastChannel> {
+    let reported = json!({
+        "observedGeneration": 1, "activeBroadcasts": 0,
+        "reported": {"reason": "RateLimited", "code": "130429", "message": "rate limit hit", "observedGeneration": 1,
+                     "time": time},
+    });
+    channel("uid", 1, &json!({"limits": {"messagesPerSecond": 80}}), &reported)
+}
+
+#[test]
+fn a_receipt_that_says_that_it_was_too_fast_makes_it_wait_and_go_on_at_half_its_speed() {
+    let start = clock::monotonic();
+    let mut account = Account::new();
+    let before = channel("uid", 1, &json!({"limits": {"messagesPerSecond": 80}}), &Value::Null);
+    enter(&mut account, &before, "token", start);
+    (0..80).for_each(|_| account.take(start, WALL()));
+    account.observe(Some(too_fast("2026-11-23T09:54:59Z")), start, WALL());
+    assert_eq!(account.health(true, start, WALL()), Health::Ready, "that was too long ago");
+
+    let told = too_fast("2026-11-23T09:55:00Z");
+    account.observe(Some(told.clone()), start, WALL());
+    let until = "2026-11-23T10:00:10Z".parse().expect("time");
+    assert_eq!(account.health(true, start, WALL()), Health::Throttled(until));
+    assert_eq!(door(&mut account, start), None);
+    let later = start + Duration::from_secs(10);
+    account.observe(Some(told.clone()), later, WALL());
+    assert_eq!(account.second_of_work(500), 1, "one message, to see");
+    let way = door(&mut account, later).expect("it goes on, and does not wait for the same receipt again");
+    account.feel(way, ChannelEffect::Working, later, WALL());
+    account.observe(Some(told), later, WALL());
+    assert_eq!(account.second_of_work(500), 40);
+}
+
+#[test]
+fn the_next_sender_does_not_wait_again_for_the_receipt_that_the_one_before_waited_for() {
+    let now = clock::monotonic();
+    let mut account = Account::new();
+    let told = too_fast("2026-11-23T09:59:00Z");
+    enter(&mut account, &told, "token", now);
+    account.observe(Some(told), now, WALL());
+    assert_eq!(account.health(true, now, WALL()), Health::Ready);
+}

@@ -1,0 +1,66 @@
+//! Why a gateway takes nothing from a sender, as a status says it, both ways. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::answer::SenderTrouble;
+use crate::api::{ReportedTrouble, TroubleReason};
+
+/// What receipts say of an account that happened longer ago is no news: providers repeat receipts for days, and what messages were
+/// answered since says more.
+const TROUBLE_COUNTS_FOR: SignedDuration = SignedDuration::from_hours(1);
+/// That an account was too fast says nothing of what it does so long after.
+const THROTTLE_COUNTS_FOR: SignedDuration = SignedDuration::from_mins(5);
+/// Messages that the provider took before the channel slowed down may fail until so long after: they are no reason to slow down again.
+const THROTTLE_SHOWS_AFTER: SignedDuration = SignedDuration::from_secs(30);
+
+impl SenderTrouble {
+    /// One word for it, as a condition's reason.
+    #[must_use]
+    pub fn reason(self) -> TroubleReason {
+        match self {
+            Self::AuthenticationFailed => TroubleReason::AuthenticationFailed,
+            Self::AccountRestricted => TroubleReason::AccountRestricted,
+            Self::PaymentRequired => TroubleReason::PaymentRequired,
+            Self::Redirected => TroubleReason::UnexpectedRedirect,
+            Self::UnexpectedAnswer => TroubleReason::UnexpectedAnswer,
+            Self::ByErrorPolicy => TroubleReason::StoppedByErrorPolicy,
+        }
+    }
+}
+
+impl TroubleReason {
+    /// The trouble that keeps a sender from sending at all. `None`: it was too fast.
+    #[must_use]
+    pub fn trouble(self) -> Option<SenderTrouble> {
+        Some(match self {
+            Self::AuthenticationFailed => SenderTrouble::AuthenticationFailed,
+            Self::AccountRestricted => SenderTrouble::AccountRestricted,
+            Self::PaymentRequired => SenderTrouble::PaymentRequired,
+            Self::UnexpectedRedirect => SenderTrouble::Redirected,
+            Self::UnexpectedAnswer => SenderTrouble::UnexpectedAnswer,
+            Self::StoppedByErrorPolicy => SenderTrouble::ByErrorPolicy,
+            Self::RateLimited => return None,
+        })
+    }
+}
+
+impl ReportedTrouble {
+    /// Whether it happened so long ago that it means nothing now.
+    #[must_use]
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        let counts_for = match self.reason {
+            TroubleReason::RateLimited => THROTTLE_COUNTS_FOR,
+            _ => TROUBLE_COUNTS_FOR,
+        };
+        now.duration_since(self.time.0) > counts_for
+    }
+
+    /// Whether this comes in place of another report that still stands: a stop in place of a mere limit, and a limit in place of an
+    /// earlier one that the channel has slowed down for.
+    #[must_use]
+    pub fn replaces(&self, standing: &Self) -> bool {
+        let is_later = self.time.0.duration_since(standing.time.0) > THROTTLE_SHOWS_AFTER;
+        standing.reason == TroubleReason::RateLimited
+            && (self.reason != TroubleReason::RateLimited || is_later)
+    }
+}

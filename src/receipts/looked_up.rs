@@ -1,0 +1,25 @@
+//! What a provider said when it was asked what became of messages: stored as if it had come by itself.
+
+use super::places::Places;
+use super::refusal::Refusal;
+use super::{Books, Located, merge, opt_outs, stopping};
+use crate::api::BroadcastChannelSpec;
+use crate::domain::ids::ObjectKey;
+use crate::domain::receipt::Receipt;
+
+/// Stores receipts of messages of a channel, and what else follows from them. Those of messages that are not known any more say
+/// nothing.
+///
+/// # Errors
+/// When they could not be stored.
+pub async fn store_news(
+    books: &Books,
+    (channel, spec): (&ObjectKey, &BroadcastChannelSpec),
+    news: Vec<Receipt>,
+) -> Result<(), Refusal> {
+    let mut located = Located { unknown: news, ..Located::default() };
+    located.look(&Places::of(&books.observed, channel), None);
+    stopping::stop(books, &channel.namespace, &located.notable).await?;
+    merge(books, located.found).await.map_err(|error| Refusal::NotStored(Box::new(error)))?;
+    opt_outs::suppress(books, channel, spec, &located.notable, &[]).await
+}

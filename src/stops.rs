@@ -1,0 +1,294 @@
+//! What stops by itself (client required): a Broadcast by its status, a channel by what receipts say of its account.
+//!
+//! In: why. Out: a status, written on the version that was looked at. Both belong to the generation of a spec, and count for no other.
+
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::PostParams;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{Broadcast, BroadcastChannel, BroadcastStatus, Condition, ReportedTrouble, StopStatus};
+use crate::clock;
+use crate::cluster::{ApiError, within};
+use crate::domain::ids::{BroadcastUid, ObjectKey};
+
+/// Tries of one write that meets others: each status is written once a second while messages are sent.
+const TRIES: usize = 5;
+
+/// Writes the stop into the status of a Broadcast, unless its spec was changed since, it is gone, or it has gone on after such a
+/// stop since the message was `sent`. Returns whether it stands there.
+///
+/// # Errors
+/// When the API server does not take it, or somebody else was faster each time; it may take it later.
+pub async fn stop_broadcast(
+    client: &Client,
+    key: &ObjectKey,
+    uid: &BroadcastUid,
+    stop: &StopStatus,
+    sent: Option<Timestamp>,
+) -> Result<bool, ApiError> {
+    let stored = write_status(client, key, |broadcast: &mut Broadcast| {
+        let is_same = broadcast.metadata.uid.as_deref() == Some(uid.as_str())
+            && broadcast.metadata.generation == Some(stop.observed_generation);
+        match &mut broadcast.status {
+            Some(status) if is_same && has_stopped(status.stop.as_ref(), stop) => {
+                return ControlFlow::Break(true);
+            }
+            Some(status) if is_same && !has_gone_on(status, sent) => status.stop = Some(stop.clone()),
+            _ => return ControlFlow::Break(false),
+        }
+        ControlFlow::Continue(())
+    });
+    stored.await.map(|stored| stored.unwrap_or(false))
+}
+
+/// Whether a Broadcast has gone on after a stop since a message was sent: whoever changed its spec knew what was wrong with that one.
+fn has_gone_on(status: &BroadcastStatus, sent: Option<Timestamp>) -> bool {
+    let Some(sent) = sent else { return false };
+    // A stop of an earlier spec is about to be taken out: nothing can have been sent since.
+    status.stop.is_some() || is_before(sent, status.settled_time.as_ref())
+}
+
+/// Whether something was sent before trouble was settled, in whole seconds, as a status holds times.
+fn is_before(sent: Timestamp, settled: Option<&Time>) -> bool {
+    settled.is_some_and(|settled| sent.as_second() <= settled.0.as_second())
+}
+
+fn has_stopped(stored: Option<&StopStatus>, stop: &StopStatus) -> bool {
+    stored.is_some_and(|stored| stored.observed_generation == stop.observed_generation)
+}
+
+/// Whether a channel is still to be stopped or slowed down for what a receipt says of its account. Not when that was long ago, when it
+/// has done so already, or when somebody has settled such trouble since the message was `sent`.
+#[must_use]
+pub fn is_news(
+    channel: &BroadcastChannel,
+    trouble: &ReportedTrouble,
+    sent: Timestamp,
+    now: Timestamp,
+) -> bool {
+    if trouble.is_stale(now) {
+        return false;
+    }
+    let generation = channel.metadata.generation.unwrap_or_default();
+    let Some(status) = channel.status.as_ref().filter(|status| status.observed_generation == generation)
+    else {
+        return trouble.observed_generation == generation;
+    };
+    let standing = status.reported.as_ref().filter(|reported| reported.observed_generation == generation);
+    let is_reported = standing.is_some_and(|standing| !trouble.replaces(standing));
+    trouble.observed_generation == generation
+        && !is_reported
+        && !Condition::is_true(&status.conditions, "Stalled")
+        && !is_before(sent, status.settled_time.as_ref())
+}
+
+/// Writes into the status of a channel what a receipt of a message that was `sent` then says of its account. Whoever sends for it
+/// stops then, or slows down.
+///
+/// # Errors
+/// When the API server does not take it, or somebody else was faster each time.
+pub async fn report_trouble(
+    client: &Client,
+    key: &ObjectKey,
+    trouble: &ReportedTrouble,
+    sent: Timestamp,
+) -> Result<(), ApiError> {
+    let stored = write_status(client, key, |channel: &mut BroadcastChannel| {
+        if !is_news(channel, trouble, sent, clock::now()) {
+            return ControlFlow::Break(true);
+        }
+        channel.status.get_or_insert_default().reported = Some(trouble.clone());
+        ControlFlow::Continue(())
+    });
+    stored.await.map(|_| ())
+}
+
+/// Writes a status as `change` makes it of the one that stands there, which is looked at again each time that somebody else was faster.
+/// Out: true when it was written, what `change` has broken off with, or none when there is no such object.
+async fn write_status<K>(
+    client: &Client,
+    key: &ObjectKey,
+    change: impl Fn(&mut K) -> ControlFlow<bool>,
+) -> Result<Option<bool>, ApiError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), &key.namespace);
+    let mut tries = 1;
+    loop {
+        let mut object = match within(api.get(&key.name)).await {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if let ControlFlow::Break(out) = change(&mut object) {
+            return Ok(Some(out));
+        }
+        match within(api.replace_status(&key.name, &PostParams::default(), &object)).await {
+            Ok(_) => return Ok(Some(true)),
+            Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::{StopReason, TroubleReason};
+
+    /// An API server that holds this Broadcast, and answers so many writes of its status with a conflict. Out: it, and the writes.
+    fn cluster(broadcast: Value, conflicts: usize) -> (Client, Arc<AtomicUsize>) {
+        let writes = Arc::new(AtomicUsize::new(0));
+        let counted = writes.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let is_write = *request.method() == Method::PUT;
+            let is_conflict = is_write && counted.fetch_add(1, Ordering::Relaxed) < conflicts;
+            let (code, body) = match is_conflict {
+                true => {
+                    (409, json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict"}))
+                }
+                false => (200, broadcast.clone()),
+            };
+            let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            std::future::ready(Ok::<_, Infallible>(response.expect("a response")))
+        });
+        (Client::new(service, "default"), writes)
+    }
+
+    fn stop() -> StopStatus {
+        StopStatus {
+            reason: StopReason::ErrorPolicy,
+            code: "7".into(),
+            message: String::new(),
+            observed_generation: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_written_again_when_somebody_else_was_faster() {
+        for (conflicts, expected, tries) in [(0, Some(true), 1), (4, Some(true), 5), (5, None, 5)] {
+            let broadcast = json!({
+                "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "Broadcast",
+                "metadata": {"name": "sale", "uid": "u", "generation": 1},
+                "spec": {"channelRef": {"name": "sms"}, "message": {"text": "Hi"}, "audience": []},
+                "status": {},
+            });
+            let (client, writes) = cluster(broadcast, conflicts);
+            let (key, uid) = (ObjectKey::new("shop", "sale"), BroadcastUid::new("u".into()));
+            let stored = stop_broadcast(&client, &key, &uid, &stop(), Some(at(100))).await;
+            assert_eq!(stored.ok(), expected, "{conflicts} conflicts");
+            assert_eq!(writes.load(Ordering::Relaxed), tries, "{conflicts} conflicts");
+        }
+    }
+
+    /// A channel of generation 2 that went on at that second after it was stalled, and is stalled or not.
+    fn channel(settled: Option<i64>, stalled: &str) -> BroadcastChannel {
+        let stalled = json!({"type": "Stalled", "status": stalled, "observedGeneration": 2, "lastTransitionTime": at(1).to_string(),
+                             "reason": "Any", "message": ""});
+        let channel = json!({
+            "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastChannel",
+            "metadata": {"name": "sms", "generation": 2},
+            "spec": {"provider": "HTTP"},
+            "status": {"observedGeneration": 2, "conditions": [stalled], "settledTime": settled.map(|second| at(second).to_string())},
+        });
+        serde_json::from_value(channel).expect("a channel")
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("small")
+    }
+
+    fn trouble(generation: i64, second: i64) -> ReportedTrouble {
+        ReportedTrouble {
+            reason: TroubleReason::AccountRestricted,
+            code: "131031".into(),
+            message: String::new(),
+            observed_generation: generation,
+            time: Time(at(second)),
+        }
+    }
+
+    #[test]
+    fn trouble_is_news_unless_the_channel_has_stopped_for_it_or_was_mended_since_the_message_was_sent() {
+        for (channel, trouble, sent, expected) in [
+            (channel(None, "False"), trouble(2, 150), 100, true),
+            (channel(Some(100), "False"), trouble(2, 150), 101, true),
+            (channel(Some(100), "False"), trouble(2, 150), 100, false),
+            (channel(Some(100), "False"), trouble(2, 150), 99, false),
+            (channel(None, "False"), trouble(1, 150), 200, false),
+            (channel(Some(100), "True"), trouble(2, 150), 200, false),
+        ] {
+            assert_eq!(
+                is_news(&channel, &trouble, at(sent), at(600)),
+                expected,
+                "{channel:?} {trouble:?} {sent}"
+            );
+        }
+        let mut reported = channel(None, "False");
+        reported.status.get_or_insert_default().reported = Some(trouble(2, 150));
+        assert!(!is_news(&reported, &trouble(2, 150), at(200), at(300)), "it is on its way");
+    }
+
+    #[test]
+    fn a_receipt_stops_a_broadcast_unless_it_has_gone_on_since_the_message_was_sent() {
+        let settled =
+            |second: i64| BroadcastStatus { settled_time: Some(Time(at(second))), ..Default::default() };
+        let stopped = BroadcastStatus { stop: Some(stop()), ..Default::default() };
+        for (status, sent, expected) in [
+            (BroadcastStatus::default(), Some(100), false),
+            (settled(100), Some(100), true),
+            (settled(100), Some(101), false),
+            (settled(100), None, false),
+            (stopped.clone(), Some(200), true),
+            (stopped, None, false),
+        ] {
+            assert_eq!(has_gone_on(&status, sent.map(at)), expected, "{status:?} {sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_reported_again_when_it_shows_long_after_the_last_one_and_never_keeps_a_stop_out() {
+        let limit = |second| ReportedTrouble { reason: TroubleReason::RateLimited, ..trouble(2, second) };
+        let mut channel = channel(None, "False");
+        assert!(is_news(&channel, &limit(100), at(100), at(400)));
+        assert!(!is_news(&channel, &limit(100), at(100), at(401)), "it is too long ago");
+        let mut is_news_after = |standing: ReportedTrouble, told: ReportedTrouble| {
+            channel.status.get_or_insert_default().reported = Some(standing);
+            is_news(&channel, &told, at(200), at(200))
+        };
+        assert!(!is_news_after(limit(100), limit(130)), "that was sent before it slowed down");
+        assert!(is_news_after(limit(100), limit(131)));
+        assert!(is_news_after(limit(100), trouble(2, 100)));
+        assert!(!is_news_after(trouble(2, 100), limit(200)));
+    }
+
+    #[test]
+    fn trouble_of_more_than_an_hour_ago_is_no_news() {
+        for (age, expected) in [(0, true), (3600, true), (3601, false), (-60, true)] {
+            for channel in [channel(None, "False"), channel(Some(1), "False")] {
+                let told = trouble(2, 100);
+                assert_eq!(is_news(&channel, &told, at(100), at(100 + age)), expected, "{age} s ago");
+            }
+        }
+    }
+}
