@@ -129,7 +129,8 @@ async fn step(broadcast: &Broadcast, context: &Context) -> Result<Action, Planne
         Planned::Sealed => Ok(Action::await_change()),
         Planned::Outdated => Ok(Action::requeue(OUTDATED)),
         Planned::Not(stage) => {
-            let wait = report::report(broadcast, context, &stage, None).await?;
+            let refused = restart::refuse_before_it_began(broadcast, &stage);
+            let wait = report::report(broadcast, context, &stage, refused.as_ref()).await?;
             Ok(Action::requeue(wait.unwrap_or(RECHECK)))
         }
     }

@@ -23,7 +23,7 @@ use crate::cluster::within;
 use crate::domain::hold::{Books, books};
 use crate::domain::ids::ObjectKey;
 use crate::domain::page::{Page, Recipient};
-use crate::domain::restart::{Decision, accepted, carried_over, child_name, decide, lineage};
+use crate::domain::restart::{Decision, accepted, carried_over, child_name, decide, held, lineage};
 use crate::domain::verdict::{Refusal, Stage};
 use crate::ledger::LedgerError;
 
@@ -173,11 +173,7 @@ async fn batches_of(
 }
 
 fn source_is_held(source: &str) -> Stage {
-    let message = format!(
-        "the log of Broadcast {source} was put back in time or is held, so who has the message is not known: see kubectl \
-         describe bc {source}, and decide there first"
-    );
-    stalled("SourceHeld", &message)
+    stalled("SourceHeld", &held(source))
 }
 
 /// The chats that a sealed restart took from its source, if they can still be told.
@@ -281,6 +277,21 @@ pub(super) async fn create_child(source: &Broadcast, context: &Context) -> Resul
     }
     report::write(source, context, BroadcastStatus { restart_token: Some(token), ..status }).await?;
     Ok(Asked::Followed)
+}
+
+/// Why the annotation cannot be followed yet on a Broadcast that is not sealed. It is, once that has begun.
+pub(super) fn refuse_before_it_began(source: &Broadcast, stage: &Stage) -> Option<Refusal> {
+    source.annotations().get(RESTART_ANNOTATION).filter(|token| !token.is_empty())?;
+    let (reason, message) = match stage {
+        Stage::Held(_) => ("SourceHeld", held(&source.name_any())),
+        _ => (
+            "NotBegun",
+            "the annotation asks for a restart, but this Broadcast has not begun yet, so there is nothing to send again: \
+             remove the annotation, or it is followed as soon as this Broadcast has begun"
+                .to_owned(),
+        ),
+    };
+    Some(Refusal { reason, message })
 }
 
 /// A Broadcast of the child's name that is no restart of this source.

@@ -105,6 +105,29 @@ async fn the_annotation_makes_one_child_however_often_it_is_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_annotation_waits_with_a_reason_until_there_is_something_to_send_again() {
+    let stage = Stage::bare().await;
+    stage.set_faults(
+        json!([{"when": {"everyNth": 10}, "do": {"refuse": {"status": 400, "code": "no_such_number"}}}]),
+    );
+    stage.apply(&broadcast("sale", 30, json!({"paused": true})));
+    stage.wait_state("sale", "Stopped").await;
+    stage.patch("sale", json!({"metadata": {"annotations": {"broadcast-operator.dev/restart": "1"}}})).await;
+    let refused = |broadcast: &Broadcast| {
+        let conditions = broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        conditions.iter().find(|condition| condition.type_ == "RestartRefused").map(|one| one.reason.clone())
+    };
+    stage.wait("sale", "says why", |sale| refused(sale).as_deref() == Some("NotBegun")).await;
+    stage.pause("sale", false).await;
+    let child = stage.complete("sale-r1").await;
+    assert_eq!(
+        (child.status.and_then(|status| status.total), refused(&stage.broadcast("sale").await)),
+        (Some(3), None)
+    );
+    check_chain(&stage, &["sale", "sale-r1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_chain_of_restarts_reaches_everybody_once() {
     let stage = Stage::bare().await;
     stopped_half_way(&stage).await;

@@ -119,12 +119,12 @@ impl Play {
             }
             Action::RestartByManifest => {
                 let child = format!("again-{}", self.names.len());
-                self.stage.pause(&name, true).await;
+                self.stop_what_has_begun(&name).await;
                 self.stage.apply(&restart(&child, &name, json!({})));
                 self.names.push(child);
             }
             Action::RestartByAnnotation => {
-                self.stage.pause(&name, true).await;
+                self.stop_what_has_begun(&name).await;
                 let annotation =
                     json!({"metadata": {"annotations": {"broadcast-operator.dev/restart": "now"}}});
                 self.stage.patch(&name, annotation).await;
@@ -141,6 +141,18 @@ impl Play {
                 self.deleted.insert(name);
             }
         }
+    }
+
+    /// Stops a Broadcast, and not before its audience is written down: until then a restart waits for it to begin.
+    async fn stop_what_has_begun(&self, name: &str) {
+        let has_begun = |broadcast: &Broadcast| {
+            broadcast.status.as_ref().is_some_and(|status| status.audience_digest.is_some())
+        };
+        if !has_begun(&self.stage.broadcast(name).await) {
+            self.stage.pause(name, false).await;
+            self.stage.wait(name, "its audience is written down", has_begun).await;
+        }
+        self.stage.pause(name, true).await;
     }
 
     /// No chat of the whole chain has more than one message.
