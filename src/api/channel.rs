@@ -132,6 +132,24 @@ impl ProviderName {
     }
 }
 
+impl BroadcastChannelSpec {
+    /// Messages per second at most, as given or as usual for such a sender. `None`: no limit.
+    ///
+    /// The usual ones are those of the providers' documentation: the throughput of a new number of the Cloud API, somewhat less than the
+    /// 30 of a Telegram bot, a US long code of Twilio and the least of its `WhatsApp` senders; Periskope sends a message a second.
+    #[must_use]
+    pub fn messages_per_second(&self) -> Option<u32> {
+        let usual = match self.provider {
+            ProviderName::Http => None,
+            ProviderName::WhatsApp => Some(80),
+            ProviderName::Telegram => Some(25),
+            ProviderName::Twilio if self.twilio.as_ref().is_some_and(TwilioChannel::is_whats_app) => Some(10),
+            ProviderName::Twilio | ProviderName::Periskope => Some(1),
+        };
+        self.limits.messages_per_second.and_then(|limit| u32::try_from(limit).ok()).or(usual)
+    }
+}
+
 /// What to do about some error codes.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -162,7 +180,8 @@ pub enum ErrorAction {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// Messages per second at most. Absent: no limit.
+    /// Messages per second at most. Absent: what such a sender may send as a rule, so that no queue grows at the provider, where no stop
+    /// reaches it: 80 for `WhatsApp`, 25 for Telegram, 1 for Twilio, 10 for Twilio by `WhatsApp`, 1 for Periskope. No limit for HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub messages_per_second: Option<i32>,
@@ -212,7 +231,7 @@ pub struct ChannelStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub sent_by_hour: Vec<HourCount>,
-    /// What receipts say of the account: that it may not send, until the channel has stopped for it, or that it was too fast, for some
+    /// What receipts say of the account: that it may not send, until the channel goes on after it, or that it was too fast, for some
     /// minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<ReportedTrouble>,

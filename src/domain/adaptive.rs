@@ -47,9 +47,11 @@ impl AdaptiveRate {
 
     /// The provider said that it was too fast, with this limit or none. The account goes on at `resumes`, and climbs from then.
     pub fn slow_down(&mut self, limit: Option<u32>, now: Instant, resumes: Instant) {
-        let measured = self.meter.as_ref().map_or(1, |meter| meter.count.max(meter.before));
-        let is_at = self.rate(now).unwrap_or(u32::MAX);
-        let speed = limit.unwrap_or(u32::MAX).min(is_at).min(measured.max(1));
+        let measured = || self.meter.as_ref().map_or(1, |meter| meter.count.max(meter.before)).max(1);
+        // While it is slowed that is its speed: few messages were sent since, and their number says nothing.
+        let is_at = self.slowed.map_or_else(measured, |_| u32::MAX);
+        let is_at = self.rate(now).map_or(is_at, |rate| rate.min(is_at));
+        let speed = limit.unwrap_or(u32::MAX).min(is_at);
         let whole = self.slowed.map_or(limit.unwrap_or(speed).max(speed), |slowed| slowed.whole);
         self.slowed = Some(Slowed { since: resumes, from: (speed / 2).max(1), whole });
         self.meter = None;
@@ -124,9 +126,8 @@ mod tests {
         let halved: Vec<_> = (0..9)
             .map(|_| {
                 rate.slow_down(Some(80), start, start);
-                for _ in 0..80 {
-                    rate.take(start);
-                }
+                // The message that is there to see.
+                rate.take(start);
                 rate.rate(start)
             })
             .collect();

@@ -76,17 +76,26 @@ pub fn channel_status(
         Health::Throttled(until) | Health::DayIsFull(until) => Some(Time(*until)),
         _ => None,
     };
-    // What receipts say is taken in when the channel has stopped for it, or somebody has changed its spec. That it was too fast stands
-    // there for a while: receipts of messages that went out before it slowed down are measured by that.
+    // What receipts say stands there until the channel, which stopped for it, goes on, or somebody has changed its spec: the next sender
+    // must know as well that no answer will show it. That it was too fast stands there for a while: receipts of messages that went
+    // out before it slowed down are measured by that.
+    let stalled_for = |conditions: &[Condition], reason: &str| {
+        Condition::is_true(conditions, "Stalled")
+            && Condition::find(conditions, "Stalled").is_some_and(|stalled| stalled.reason == reason)
+    };
+    let conditions = conditions.build();
+    let before = channel.status.as_ref();
     let reported = channel.status.as_ref().and_then(|status| status.reported.clone());
     let reported = reported.filter(|reported| {
         let is_taken_in = match reported.reason {
             TroubleReason::RateLimited => reported.is_stale(now),
-            reason => matches!(health, Health::Stalled(stalled, _) if *stalled == reason.as_str()),
+            reason => {
+                before.is_some_and(|status| stalled_for(&status.conditions, reason.as_str()))
+                    && !stalled_for(&conditions, reason.as_str())
+            }
         };
         reported.observed_generation == generation && !is_taken_in
     });
-    let before = channel.status.as_ref();
     let was_stalled = before.is_some_and(|status| Condition::is_true(&status.conditions, "Stalled"));
     let is_settled = was_stalled && !matches!(health, Health::Stalled(..));
     let settled_time =
@@ -95,7 +104,7 @@ pub fn channel_status(
         reported,
         settled_time,
         observed_generation: generation,
-        conditions: conditions.build(),
+        conditions,
         throttled_until,
         sent_last24_hours: Some(i32::try_from(sent.total(now)).unwrap_or(i32::MAX)),
         sent_by_hour: sent.stored(),
@@ -113,7 +122,7 @@ mod tests {
     use crate::api::{BroadcastChannelSpec, ProviderName, ReportedTrouble};
 
     #[test]
-    fn what_receipts_report_stands_there_until_the_channel_has_stopped_for_it() {
+    fn what_receipts_report_stands_there_until_the_channel_goes_on_after_it() {
         let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(ProviderName::Http));
         channel.metadata.generation = Some(1);
         channel.status.get_or_insert_default().reported = Some(ReportedTrouble {
@@ -123,15 +132,21 @@ mod tests {
             observed_generation: 1,
             time: Time(Timestamp::UNIX_EPOCH),
         });
-        let is_there = |channel: &BroadcastChannel, health: &Health| {
-            let mut sent = DayCount::default();
-            channel_status(channel, health, 0, &mut sent, Timestamp::UNIX_EPOCH).reported.is_some()
+        let mut is_there_with = |generation, health: &Health| {
+            channel.metadata.generation = Some(generation);
+            let status = channel_status(&channel, health, 0, &mut DayCount::default(), Timestamp::UNIX_EPOCH);
+            let is_there = status.reported.is_some();
+            channel.status =
+                Some(ChannelStatus { reported: channel.status.take().and_then(|s| s.reported), ..status });
+            is_there
         };
-        assert!(is_there(&channel, &Health::Ready));
-        assert!(is_there(&channel, &Health::Stalled("AuthenticationFailed", String::new())));
-        assert!(!is_there(&channel, &Health::Stalled("AccountRestricted", String::new())));
-        channel.metadata.generation = Some(2);
-        assert!(!is_there(&channel, &Health::Ready));
+        assert!(is_there_with(1, &Health::Ready));
+        assert!(is_there_with(1, &Health::Stalled("AuthenticationFailed", String::new())));
+        assert!(is_there_with(1, &Health::Ready), "it stopped for something else");
+        assert!(is_there_with(1, &Health::Stalled("AccountRestricted", String::new())));
+        assert!(is_there_with(1, &Health::Stalled("AccountRestricted", String::new())));
+        assert!(!is_there_with(1, &Health::Ready));
+        assert!(!is_there_with(2, &Health::Ready));
     }
 
     #[test]

@@ -125,15 +125,19 @@ impl Row {
     }
 
     /// Takes in that a message failed, without taking that for the outcome: another message of this chat may be on its way, and
-    /// nobody knows yet what became of it. When that is known, the failure counts.
+    /// nobody knows yet what became of it. When that is known, the failure counts. More messages than tries are not kept apart.
     pub fn note_failure(&mut self, failed: &Self) {
-        let outcome = self.outcome;
-        let fates = self.all_fates().join(&failed.all_fates());
-        if reason_weight(failed) > reason_weight(self) {
-            (self.time, self.code, self.detail) = (failed.time, failed.code.clone(), failed.detail.clone());
+        let known = self.all_fates();
+        let tries = usize::try_from(self.attempts.saturating_add(1)).unwrap_or(usize::MAX);
+        if known.failures() >= tries {
+            return;
         }
-        (self.outcome, self.attempts) = (outcome, self.attempts.max(failed.attempts));
-        self.settle(fates);
+        if reason_weight(failed) > reason_weight(self) {
+            (self.code, self.detail) = (failed.code.clone(), failed.detail.clone());
+            // A Pending row says when its last try ended: the next one waits for that.
+            self.time = self.time.filter(|_| self.outcome == Outcome::Pending).or(failed.time);
+        }
+        self.settle(known.join(&failed.all_fates()));
     }
 
     /// Makes a chat Failed whose every try is known to have failed.

@@ -236,21 +236,32 @@ impl Page {
         }
         let before = known.clone();
         known.merge(evidence);
-        *known != before
+        if evidence.outcome == Outcome::Unknown && !self.claimed_rows().contains(&row) {
+            // Receipts may have come before the answer did not.
+            self.rows[row].conclude();
+        }
+        self.rows[row] != before
     }
 
-    /// Takes in what a receipt says of one row. That one of several messages failed is noted, and is not the outcome, while nobody
-    /// knows what became of the others: of a chat that is being sent to again, or was tried again without an answer. Returns
+    /// Takes in what a receipt says of one row. That a message failed is noted, and is not the outcome, while nobody knows what became
+    /// of the others: of a chat that is being sent to, that is to be tried again, or that was tried again without an answer. Returns
     /// whether it changed anything.
     pub fn merge_receipt(&mut self, row: usize, receipt: &Row) -> bool {
         let Some(known) = self.rows.get(row) else { return false };
-        let names_its_message = receipt.outcome == Outcome::Failed && !receipt.message_id.is_empty();
-        if known.outcome != Outcome::Unknown || !names_its_message {
+        if receipt.outcome != Outcome::Failed {
             return self.merge(row, receipt);
         }
+        let names_its_message = !receipt.message_id.is_empty();
         // A claim that holds an Unknown row was made to send it again.
         let is_claimed = self.claimed_rows().contains(&row);
-        if known.attempts <= 1 && !is_claimed {
+        let is_noted = match known.outcome {
+            // Nothing is on its way. The answer to its last try has said so, and this says nothing of the next one.
+            Outcome::Pending if !is_claimed && !names_its_message => return false,
+            Outcome::Pending => names_its_message,
+            Outcome::Unknown => names_its_message && (known.attempts > 1 || is_claimed),
+            _ => false,
+        };
+        if !is_noted {
             return self.merge(row, receipt);
         }
         let before = known.clone();
@@ -275,7 +286,11 @@ impl Page {
 
     /// Ends the claim. Rows of it without an outcome are Pending again, so the caller must know that they were not sent.
     pub fn release_claim(&mut self) {
+        let claimed = self.claimed_rows();
         self.claim = None;
+        for row in claimed {
+            self.rows[row].conclude();
+        }
     }
 
     /// Ends a claim whose process is gone: what it may have sent becomes Unknown, and nothing of it is sent again by
@@ -286,6 +301,7 @@ impl Page {
             let unknown = Row::known(Outcome::Unknown, attempts, now)
                 .with_error("Interrupted", "the operator stopped between sending and recording");
             self.rows[row].merge(&unknown);
+            self.rows[row].conclude();
         }
         self.claim = None;
     }

@@ -27,6 +27,8 @@ pub struct Receipt {
     pub trouble: Option<SenderTrouble>,
     /// Its code says that the sender was too fast.
     pub is_too_fast: bool,
+    /// Its code says that the message can be sent to nobody.
+    pub is_about_content: bool,
     /// The recipient, where the provider names it; or empty.
     pub chat: String,
     /// The provider's id of the number that sent, where one webhook is that of several; or empty.
@@ -109,6 +111,7 @@ impl Receipt {
             is_opt_out: false,
             trouble: None,
             is_too_fast: false,
+            is_about_content: false,
             chat: String::new(),
             number: String::new(),
         };
@@ -134,13 +137,14 @@ impl Receipt {
     }
 
     /// The same with what the provider's code for its error means: a refusal of the recipient, or trouble of the sender,
-    /// or that it was too fast.
+    /// or that it was too fast, or of the message.
     #[must_use]
     pub fn with_kind(self, kind: Option<RefusalKind>) -> Self {
         match kind {
             Some(RefusalKind::OptedOut) => Self { is_opt_out: true, ..self },
             Some(RefusalKind::Sender(trouble)) => Self { trouble: Some(trouble), ..self },
             Some(RefusalKind::RateLimited) => Self { is_too_fast: true, ..self },
+            Some(RefusalKind::Content) => Self { is_about_content: true, ..self },
             _ => self,
         }
     }

@@ -1,6 +1,6 @@
 //! What a receipt means beyond its chat: for later Broadcasts, for its own, and for its channel. Pure.
 
-use crate::api::{BroadcastChannelSpec, ErrorAction, SuppressionReason, TroubleReason};
+use crate::api::{BroadcastChannelSpec, ErrorAction, StopReason, SuppressionReason, TroubleReason};
 use crate::domain::answer::SenderTrouble;
 use crate::domain::error_policy::action_of;
 use crate::domain::outcome::Outcome;
@@ -14,8 +14,8 @@ pub struct Meaning {
     pub suppress: Option<SuppressionReason>,
     /// The channel stops, or slows down.
     pub trouble: Option<TroubleReason>,
-    /// Its Broadcast stops.
-    pub stops_broadcast: bool,
+    /// Its Broadcast stops, for this reason.
+    pub stops_broadcast: Option<StopReason>,
 }
 
 /// What a receipt means by the code in it. A rule of the channel comes before what is usual for the code; that a person wants no more
@@ -38,7 +38,11 @@ pub fn of(spec: &BroadcastChannelSpec, receipt: &Receipt) -> Meaning {
                 .map(SenderTrouble::reason)
                 .or(receipt.is_too_fast.then_some(TroubleReason::RateLimited)),
         },
-        stops_broadcast: action == Some(ErrorAction::StopBroadcast),
+        stops_broadcast: match action {
+            Some(ErrorAction::StopBroadcast) => Some(StopReason::ErrorPolicy),
+            Some(_) => None,
+            None => receipt.is_about_content.then_some(StopReason::TemplateUnavailable),
+        },
     }
 }
 
@@ -77,7 +81,12 @@ mod tests {
         assert_eq!(failed(stop_channel, permanent), stops(TroubleReason::StoppedByErrorPolicy));
         let by_rule = failed(Some(ErrorAction::Suppress), permanent);
         assert_eq!(by_rule, suppressed(SuppressionReason::ErrorPolicy));
-        assert!(failed(Some(ErrorAction::StopBroadcast), permanent).stops_broadcast);
+        let stops_broadcast = |reason| Meaning { stops_broadcast: Some(reason), ..nothing };
+        let stop_broadcast = Some(ErrorAction::StopBroadcast);
+        assert_eq!(failed(stop_broadcast, permanent), stops_broadcast(StopReason::ErrorPolicy));
+        assert_eq!(failed(stop_broadcast, RefusalKind::Content), stops_broadcast(StopReason::ErrorPolicy));
+        assert_eq!(failed(None, RefusalKind::Content), stops_broadcast(StopReason::TemplateUnavailable));
+        assert_eq!(failed(Some(ErrorAction::Fail), RefusalKind::Content), nothing);
         let wish = suppressed(SuppressionReason::OptedOut);
         for action in [None, Some(ErrorAction::Fail), Some(ErrorAction::Suppress)] {
             assert_eq!(failed(action, RefusalKind::OptedOut), wish);

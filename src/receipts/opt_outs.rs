@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::places::{At, channels_of};
 use super::refusal::Refusal;
 use super::{Books, meaning};
-use crate::api::{BroadcastChannelSpec, SuppressionReason};
+use crate::api::{BroadcastChannelSpec, ProviderName, SuppressionReason};
 use crate::domain::ids::ObjectKey;
 use crate::domain::receipt::{Preference, Receipt};
 use crate::domain::suppression::reason_of;
@@ -61,6 +61,7 @@ pub async fn suppress(
         let spec = stored.as_ref().map_or(spec, |channel| &channel.spec);
         if let Some(reason) = meaning::of(spec, receipt).suppress {
             let chat = chat_of(books, at, receipt).await?;
+            let chat = chat.map(|chat| person_in(spec.provider, chat, &receipt.chat));
             all.extend(chat.map(|chat| Suppressing::new(own, chat, reason, receipt)));
         }
     }
@@ -75,6 +76,13 @@ pub async fn suppress(
     let stored =
         stream::iter(writes.collect::<Vec<_>>()).buffer_unordered(WRITES_AT_ONCE).try_collect::<()>();
     stored.await.map_err(|error| Refusal::NotStored(Box::new(error)))
+}
+
+/// Who speaks: the chat, or the person that the receipt `named` in a group of the Cloud API. That one wants no more messages keeps none
+/// from the others.
+fn person_in(provider: ProviderName, chat: String, named: &str) -> String {
+    let is_group = provider == ProviderName::WhatsApp && chat.bytes().any(|byte| byte.is_ascii_alphabetic());
+    if is_group && !named.is_empty() { named.to_owned() } else { chat }
 }
 
 /// The recipient of a message, as the audience names it.
@@ -92,5 +100,20 @@ impl Suppressing {
     fn new(channel: ObjectKey, chat: String, reason: SuppressionReason, receipt: &Receipt) -> Self {
         let since = receipt.evidence.time.unwrap_or_default();
         Self { channel, chat, reason, code: receipt.evidence.code.clone(), since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_leaves_a_group_speaks_for_nobody_else() {
+        let person = |provider, chat: &str, named| person_in(provider, chat.to_owned(), named);
+        assert_eq!(person(ProviderName::WhatsApp, "Y2FwaV9ncm91cA==", "34600111222"), "34600111222");
+        assert_eq!(person(ProviderName::WhatsApp, "Y2FwaV9ncm91cA==", ""), "Y2FwaV9ncm91cA==");
+        // The number may be another one than the message was sent to: the audience has that.
+        assert_eq!(person(ProviderName::WhatsApp, "5491155551234", "541155551234"), "5491155551234");
+        assert_eq!(person(ProviderName::Http, "ana", "ana@example.com"), "ana");
     }
 }

@@ -1,4 +1,5 @@
-//! What stops by what receipts say: the channel, where a code is about the account; the Broadcast, where a rule says so. A channel that
+//! What stops by what receipts say: the channel, where a code is about the account; the Broadcast, where it is about what
+//! is sent, or a rule says so. A channel that
 //! was too fast slows down.
 
 use std::collections::HashSet;
@@ -38,8 +39,8 @@ pub async fn stop(books: &Books, namespace: &str, placed: &[(At, Receipt)]) -> R
             let now = clock::now();
             !channels.contains(&(key.clone(), *reason)) && stops::is_news(&channel, &reported, now, now)
         });
-        let stops = meaning.stops_broadcast && !broadcasts.contains(&at.broadcast);
-        if trouble.is_none() && !stops {
+        let stops = meaning.stops_broadcast.filter(|_| !broadcasts.contains(&at.broadcast));
+        if trouble.is_none() && stops.is_none() {
             continue;
         }
         let Some(News { receipt, sent }) = &news(books, at, receipt).await? else { continue };
@@ -51,7 +52,9 @@ pub async fn stop(books: &Books, namespace: &str, placed: &[(At, Receipt)]) -> R
                 channels.insert((key, reason));
             }
         }
-        if stops && stop_broadcast(books, namespace, at, receipt, *sent).await? {
+        if let Some(reason) = stops
+            && stop_broadcast(books, namespace, at, (reason, receipt), *sent).await?
+        {
             broadcasts.insert(at.broadcast.clone());
         }
     }
@@ -97,7 +100,7 @@ async fn stop_broadcast(
     books: &Books,
     namespace: &str,
     at: &At,
-    receipt: &Receipt,
+    (reason, receipt): (StopReason, &Receipt),
     sent: Timestamp,
 ) -> Result<bool, Refusal> {
     let key = ObjectKey::new(namespace, &at.name);
@@ -107,7 +110,7 @@ async fn stop_broadcast(
         return Ok(true);
     }
     let stop = StopStatus {
-        reason: StopReason::ErrorPolicy,
+        reason,
         code: cut_to_line(&receipt.evidence.code, 64),
         message: cut_to_line(&receipt.evidence.detail, 160),
         observed_generation: broadcast.metadata.generation.unwrap_or_default(),

@@ -205,6 +205,8 @@ impl Stage {
                 json!({"provider": "HTTP", "http": http})
             }
         };
+        // As fast as it goes, unless a test is about speed.
+        own["limits"] = json!({"messagesPerSecond": 100_000});
         merge(&mut own, spec);
         json!({
             "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastChannel",

@@ -1,9 +1,10 @@
 //! What receipts and webhooks mean beyond their chat: for the account, for later Broadcasts, for other messages of the same chat. And what
 //! is written last of the account.
 
-use broadcast_operator::api::{BroadcastSuppression, SuppressionReason, TroubleReason};
+use broadcast_operator::api::{BroadcastSuppression, StopReason, SuppressionReason, TroubleReason};
 use broadcast_operator::clock;
 use broadcast_operator::domain::ids::BroadcastUid;
+use broadcast_operator::domain::outcome::Outcome;
 use broadcast_operator::domain::token::MessageToken;
 use broadcast_operator::webhooks::{self, Secret};
 use hmac::{Hmac, KeyInit, Mac};
@@ -43,6 +44,17 @@ async fn post_of_meta(stage: &Stage, field: &str, number: &str, mut value: Value
     let url = stage.receipts_url_of(WhatsApp);
     let request = Client::new().post(url).header("x-hub-signature-256", format!("sha256={code}")).body(body);
     assert_eq!(request.send().await.expect("an answer").status(), StatusCode::NO_CONTENT);
+}
+
+/// A receipt that the first message of the Broadcast of Meta's channel failed.
+async fn failed_of_meta(stage: &Stage, code: u32) -> Value {
+    let id = match books::rows(stage, WhatsApp.name()).await.first() {
+        Some((_, row)) if !row.message_id.is_empty() => row.message_id.clone(),
+        _ => "wamid.X".into(),
+    };
+    json!({"id": id, "status": "failed", "recipient_id": chat_id(0),
+        "biz_opaque_callback_data": token(stage, WhatsApp.name(), 0).await,
+        "timestamp": clock::now().as_second().to_string(), "errors": [{"code": code, "title": "no"}]})
 }
 
 async fn token(stage: &Stage, name: &str, row: usize) -> String {
@@ -158,12 +170,11 @@ async fn a_restriction_that_only_receipts_tell_of_stops_the_channel_until_its_sp
     stage.apply_channels(&[WhatsApp], &json!({"limits": {"messagesPerSecond": 2}}));
     stage.apply_broadcasts(&[WhatsApp], 30, &json!({}));
     stage.accepted_by(WhatsApp, 2).await;
-    let receipt = json!({"id": "wamid.X", "status": "failed", "recipient_id": chat_id(0),
-        "biz_opaque_callback_data": token(&stage, WhatsApp.name(), 0).await,
-        "timestamp": clock::now().as_second().to_string(), "errors": [{"code": 131_031, "title": "locked"}]});
+    let receipt = failed_of_meta(&stage, 131_031).await;
     post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
     let channel = super::providers::channel_state(&stage, WhatsApp, "AccountRestricted").await;
-    assert_eq!(channel.status.and_then(|status| status.reported), None, "it is taken in");
+    let reported = channel.status.and_then(|status| status.reported).expect("the next sender needs it");
+    assert_eq!(reported.code, "131031");
     let sent = stage.accepted_of(WhatsApp).len();
     let patch = |paused: bool| json!({"spec": {"paused": paused}}).to_string();
     for paused in [true, false] {
@@ -172,6 +183,49 @@ async fn a_restriction_that_only_receipts_tell_of_stops_the_channel_until_its_sp
     // The same receipt again is no news.
     post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
     stage.accepted_by(WhatsApp, sent + 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_only_receipts_say_is_paused_stops_its_broadcast_and_no_other() {
+    let stage = Stage::of_providers().await;
+    stage.apply_channels(&[WhatsApp], &json!({"limits": {"messagesPerSecond": 2}}));
+    stage.apply_broadcasts(&[WhatsApp], 8, &json!({}));
+    stage.accepted_by(WhatsApp, 2).await;
+    let receipt = failed_of_meta(&stage, 132_015).await;
+    post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
+    let stopped = stage.wait_state(WhatsApp.name(), "TemplateUnavailable").await;
+    let stop = stopped.status.and_then(|status| status.stop).expect("a stop");
+    assert_eq!((stop.reason, stop.code.as_str()), (StopReason::TemplateUnavailable, "132015"));
+    super::providers::channel_state(&stage, WhatsApp, "Ready").await;
+    super::providers::stops::go_on(&stage, WhatsApp.name()).await;
+    // The same receipt again is no news.
+    post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
+    let done = stage.complete(WhatsApp.name()).await;
+    assert_eq!((counts(&done).sent, counts(&done).failed), (7, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_an_answer_told_already_does_not_end_a_chat_that_is_to_be_tried_again() {
+    let stage = Stage::of_providers().await;
+    let refuse = json!({"refuse": {"code": "131056", "message": "Pair rate limit hit"}});
+    let when = json!({"account": WhatsApp.account(), "chats": [chat_id(0)], "first": 1});
+    stage.set_faults(json!([{"when": when, "do": refuse}]));
+    stage.apply_channels(&[WhatsApp], &json!({}));
+    stage.apply_broadcasts(&[WhatsApp], 3, &json!({}));
+    let tried = || async {
+        let rows = books::rows(&stage, WhatsApp.name()).await;
+        rows.first().map_or((Outcome::Pending, 0), |(_, row)| (row.outcome, row.attempts))
+    };
+    until("the first try is refused", async || match tried().await {
+        (Outcome::Pending, 1) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let receipt = failed_of_meta(&stage, 131_056).await;
+    post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
+    assert_eq!(tried().await, (Outcome::Pending, 1));
+    let done = stage.complete(WhatsApp.name()).await;
+    assert_eq!((counts(&done).sent, counts(&done).failed), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,9 +321,7 @@ async fn a_rate_limit_that_only_receipts_tell_of_slows_the_channel_down_and_it_g
     stage.apply_channels(&[WhatsApp], &json!({"limits": {"messagesPerSecond": 5}}));
     stage.apply_broadcasts(&[WhatsApp], 20, &json!({}));
     stage.accepted_by(WhatsApp, 2).await;
-    let receipt = json!({"id": "wamid.X", "status": "failed", "recipient_id": chat_id(0),
-        "biz_opaque_callback_data": token(&stage, WhatsApp.name(), 0).await,
-        "timestamp": clock::now().as_second().to_string(), "errors": [{"code": 130_429, "title": "rate limit hit"}]});
+    let receipt = failed_of_meta(&stage, 130_429).await;
     post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
     let channel = super::providers::channel_state(&stage, WhatsApp, "Throttled").await;
     let reported = channel.status.and_then(|status| status.reported).expect("it says why");

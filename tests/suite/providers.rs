@@ -10,7 +10,7 @@ mod policies;
 mod polling;
 mod receipts;
 mod sending;
-mod stops;
+pub mod stops;
 
 use broadcast_operator::api::{BroadcastChannel, Condition};
 

@@ -107,6 +107,7 @@ async fn the_annotation_makes_one_child_however_often_it_is_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_annotation_waits_with_a_reason_until_there_is_something_to_send_again() {
     let stage = Stage::bare().await;
+    stage.apply(&stage.channel(CHANNEL, json!({}), json!({})));
     stage.set_faults(
         json!([{"when": {"everyNth": 10}, "do": {"refuse": {"status": 400, "code": "no_such_number"}}}]),
     );

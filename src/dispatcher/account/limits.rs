@@ -48,8 +48,7 @@ impl Account {
     }
 
     pub(super) fn configured_rate(&self) -> Option<u32> {
-        let limit = self.channel.as_ref()?.spec.limits.messages_per_second?;
-        u32::try_from(limit).ok()
+        self.channel.as_ref()?.spec.messages_per_second()
     }
 
     /// Until when the limit of the day is used up.

@@ -92,6 +92,17 @@ impl Refused {
         Self::of_status(credentials, (trouble, message_of(trouble, detail)), now)
     }
 
+    /// What a receipt said of a message that the provider had taken. It would take the next one as well, and fail it later: nothing but
+    /// other credentials or a person shows that it is over.
+    pub(super) fn by_receipt(credentials: SecretDigest, trouble: SenderTrouble, detail: &str) -> Self {
+        let message = told(
+            (what_of(trouble), detail),
+            "settle it there; sending goes on when the channel's spec is changed, for example spec.paused to true and back to false, or \
+             its credentials",
+        );
+        Self { credentials, trouble, message, again: None, is_by_probe: false, asks: 0, asked: None }
+    }
+
     /// The same, said to a probe: another probe can show that it is over.
     pub(super) fn by_probe(self) -> Self {
         Self { is_by_probe: true, ..self }
@@ -110,7 +121,7 @@ impl Refused {
 
     /// Whether nothing that a probe says ends it: a person has to settle something.
     pub(super) fn outlasts_a_probe(&self) -> bool {
-        LASTING.contains(&self.trouble) && !self.is_by_probe
+        (LASTING.contains(&self.trouble) || self.again.is_none()) && !self.is_by_probe
     }
 
     /// Whether these credentials are still refused. Where the provider can be asked, its answer counts.
@@ -147,34 +158,42 @@ pub(super) fn reason_of(trouble: SenderTrouble) -> &'static str {
 
 /// What happened, and what to do. `detail` is the provider's own word.
 pub(super) fn message_of(trouble: SenderTrouble, detail: &str) -> String {
-    let (what, cure) = match trouble {
-        SenderTrouble::AuthenticationFailed => (
-            "the provider refused the credentials",
-            "put a valid token into the Secret that the channel names; sending goes on by itself then",
-        ),
-        SenderTrouble::AccountRestricted => (
-            "the provider restricted the account or the number that sends",
-            "settle it there; sending goes on when the channel's spec is changed, for example spec.paused to true and back to false",
-        ),
-        SenderTrouble::PaymentRequired => (
-            "the provider wants to be paid",
-            "settle it there; it is tried again by itself every hour, and at once when the channel's spec is changed",
-        ),
-        SenderTrouble::Redirected => {
-            ("the gateway redirects", "put the address that it redirects to into the channel's url")
+    let cure = match trouble {
+        SenderTrouble::AuthenticationFailed => {
+            "put a valid token into the Secret that the channel names; sending goes on by itself then"
         }
-        SenderTrouble::UnexpectedAnswer => (
-            "something else than the provider answers",
-            "correct the url or baseUrl of the channel, or what stands between; it is tried again by itself",
-        ),
-        SenderTrouble::ByErrorPolicy => (
-            "a rule of spec.errorPolicy stopped the channel",
-            "sending goes on when the channel's spec is changed, for example spec.paused to true and back to false",
-        ),
+        SenderTrouble::AccountRestricted => {
+            "settle it there; sending goes on when the channel's spec is changed, for example spec.paused to true and back to false"
+        }
+        SenderTrouble::PaymentRequired => {
+            "settle it there; it is tried again by itself every hour, and at once when the channel's spec is changed"
+        }
+        SenderTrouble::Redirected => "put the address that it redirects to into the channel's url",
+        SenderTrouble::UnexpectedAnswer => {
+            "correct the url or baseUrl of the channel, or what stands between; it is tried again by itself"
+        }
+        SenderTrouble::ByErrorPolicy => {
+            "sending goes on when the channel's spec is changed, for example spec.paused to true and back to false"
+        }
     };
+    format!("{}; no chat fails by it", told((what_of(trouble), detail), cure))
+}
+
+fn told((what, detail): (&str, &str), cure: &str) -> String {
     let detail: String = detail.chars().take(200).collect();
     let said = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-    format!("{what}{said}: {cure}; no chat fails by it")
+    format!("{what}{said}: {cure}")
+}
+
+fn what_of(trouble: SenderTrouble) -> &'static str {
+    match trouble {
+        SenderTrouble::AuthenticationFailed => "the provider refused the credentials",
+        SenderTrouble::AccountRestricted => "the provider restricted the account or the number that sends",
+        SenderTrouble::PaymentRequired => "the provider wants to be paid",
+        SenderTrouble::Redirected => "the gateway redirects",
+        SenderTrouble::UnexpectedAnswer => "something else than the provider answers",
+        SenderTrouble::ByErrorPolicy => "a rule of spec.errorPolicy stopped the channel",
+    }
 }
 
 /// What the status of a channel says that a restart of the operator does not end.

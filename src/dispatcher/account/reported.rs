@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::refused::Refused;
 use super::{Account, Door};
 use crate::api::{BroadcastChannel, ReportedTrouble, TroubleReason};
 use crate::domain::answer::{ChannelEffect, with_code};
@@ -21,12 +22,16 @@ impl Account {
         self.heeded = Some(reported.clone());
         let ReportedTrouble { reason, code, message, .. } = reported;
         let detail = with_code(code, message.clone());
-        let effect = match reason.trouble() {
-            Some(trouble) => ChannelEffect::Halt(trouble, detail),
-            None if reported.is_stale(wall) => return,
-            None => ChannelEffect::Throttle(Some(TOO_FAST_WAIT)),
+        let Some(trouble) = reason.trouble() else {
+            if !reported.is_stale(wall) {
+                let effect = ChannelEffect::Throttle(Some(TOO_FAST_WAIT));
+                self.feel(self.door_number, effect, now, wall);
+            }
+            return;
         };
-        self.feel(self.door_number, effect, now, wall);
+        if let Door::Open { opened, .. } = &self.door {
+            self.close(Refused::by_receipt(opened.credentials, trouble, &detail), now);
+        }
     }
 }
 

@@ -27,6 +27,33 @@ fn what_a_receipt_says_of_the_account_stops_it_once_until_the_spec_is_changed() 
     assert!(door(&mut other, start).is_some());
 }
 
+#[test]
+fn no_time_and_no_probe_ends_what_only_a_receipt_can_show() {
+    let start = clock::monotonic();
+    for reason in ["PaymentRequired", "AuthenticationFailed"] {
+        let reported = json!({
+            "observedGeneration": 1, "activeBroadcasts": 0,
+            "reported": {"reason": reason, "code": "63001", "message": "no", "observedGeneration": 1, "time": "2026-11-23T09:59:00Z"},
+        });
+        let told = channel("1", 1, &json!({}), &reported);
+        let mut account = Account::new();
+        enter(&mut account, &told, "good", start);
+        let mut look = |later, token| {
+            account.observe(Some(told.clone()), later, WALL());
+            account.open(
+                Version::of(&told),
+                Ok(Opened { probed: Probed::Good, ..opened(&told, token) }),
+                later,
+            );
+            account.observe(Some(told.clone()), later, WALL());
+            door(&mut account, later).is_some()
+        };
+        assert!(!look(start, "good"));
+        assert!(!look(start + Duration::from_secs(2 * 86_400), "good"), "{reason}");
+        assert!(look(start + Duration::from_secs(2 * 86_400), "another"), "{reason}");
+    }
+}
+
 /// A channel that receipts of that time say was too fast.
 fn too_fast(time: &str) -> Arc<BroadcastChannel> {
     let reported = json!({

@@ -32,7 +32,7 @@ fn check_stop(stalled: &Broadcast, reason: StopReason, code: &str) {
 }
 
 /// Stops a Broadcast and lets it go on, as its condition says.
-pub(super) async fn go_on(stage: &Stage, name: &str) {
+pub async fn go_on(stage: &Stage, name: &str) {
     stage.pause(name, true).await;
     stage.wait_state(name, "Stopped").await;
     stage.pause(name, false).await;
