@@ -128,13 +128,14 @@ impl Sender {
         let token = MessageToken { broadcast: lane.uid.clone(), page, row };
         let (broadcast, template) = (lane.key.clone(), lane.template.clone());
         let (context, channel) = (self.context.clone(), self.key.clone());
-        let resend = (before.outcome == Outcome::Unknown).then(|| lane.page_key(page)).flatten();
+        let tried = (before.attempts > 0).then(|| lane.page_key(page)).flatten();
         let id = token.to_string();
+        let before_outcome = before.outcome;
         let report = move |answer| Event::Answered(Answered { token, before, door, answer });
         let lost = Answer::unknown("Interrupted", "the request was interrupted");
         self.spawn(report.clone()(Some(lost)), async move {
-            if let Some(key) = resend
-                && !is_still_unknown(&context.ledger, &key, row).await
+            if let Some(key) = tried
+                && !is_still(before_outcome, &context.ledger, &key, row).await
             {
                 return report(None);
             }
@@ -346,11 +347,11 @@ async fn suppress(
     }
 }
 
-/// The last look before a message that may have arrived already: a receipt may have come since its row was claimed.
-async fn is_still_unknown(ledger: &Ledger, page: &ObjectKey, row: usize) -> bool {
+/// The last look before a chat that was tried before: a receipt of that try may have come since its row was claimed.
+async fn is_still(outcome: Outcome, ledger: &Ledger, page: &ObjectKey, row: usize) -> bool {
     match tokio::time::timeout(LAST_LOOK, ledger.read(page)).await {
-        Ok(Ok(content)) => content.rows().get(row).is_some_and(|row| row.outcome == Outcome::Unknown),
-        // It stays Unknown, and is claimed again.
+        Ok(Ok(content)) => content.rows().get(row).is_some_and(|row| row.outcome == outcome),
+        // It stays as it is, and is claimed again.
         Ok(Err(_)) | Err(_) => false,
     }
 }
