@@ -25,7 +25,7 @@ use crate::providers::gateway::Gateway;
 use caution::{Caution, Why};
 pub(super) use lookups::LookupRefused;
 use reading::Look;
-use refused::{Refusals, Refused};
+use refused::{Halted, Refusals, Refused};
 use settings::is_same_gateway;
 pub(super) use settings::{Opened, Trouble, Version, read};
 
@@ -78,7 +78,7 @@ pub(super) struct Account {
     room_of_day: usize,
     rules: Arc<[ErrorRule]>,
     /// What an earlier process was told about the account: it counts for the first credentials that are read.
-    halted: Option<(SenderTrouble, String)>,
+    halted: Option<Halted>,
     /// What receipts said of the account, once it has stopped for it.
     heeded: Option<ReportedTrouble>,
     /// What the provider refuses to send with, and when to try it again all the same.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::caution::Why;
-use super::refused::{UNEXPECTED_ANSWER, message_of, reason_of};
+use super::refused::{Halted, UNEXPECTED_ANSWER, message_of, reason_of};
 use super::{Account, Door};
 use crate::api::Condition;
 use crate::domain::answer::SenderTrouble;
@@ -29,7 +29,7 @@ impl Account {
     /// called well before it is.
     pub(in crate::dispatcher) fn health(&mut self, is_busy: bool, now: Instant, wall: Timestamp) -> Health {
         // What a person has to settle comes first: the status is where the next process finds it.
-        if let Some((trouble, message)) = &self.halted {
+        if let Some(Halted { trouble, message, .. }) = &self.halted {
             return Health::Stalled(reason_of(*trouble), message.clone());
         }
         if let Door::Closed { reason, message, is_refused: true, .. } = &self.door {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::reported::reported;
 use super::settings::Probed;
 use crate::api::{BroadcastChannel, Condition};
 use crate::domain::answer::SenderTrouble;
@@ -89,7 +90,8 @@ pub(super) struct Refused {
 impl Refused {
     /// What the provider said just now; `detail` is its own word.
     pub(super) fn new(credentials: SecretDigest, trouble: SenderTrouble, detail: &str, now: Instant) -> Self {
-        Self::of_status(credentials, (trouble, message_of(trouble, detail)), now)
+        let message = message_of(trouble, detail);
+        Self::of_status(credentials, Halted { trouble, message, is_by_receipt: false }, now)
     }
 
     /// What a receipt said of a message that the provider had taken. It would take the next one as well, and fail it later: nothing but
@@ -109,13 +111,9 @@ impl Refused {
     }
 
     /// What an earlier process was told, as the status of the channel holds it.
-    pub(super) fn of_status(
-        credentials: SecretDigest,
-        halted: (SenderTrouble, String),
-        now: Instant,
-    ) -> Self {
-        let (trouble, message) = halted;
-        let again = again_of(trouble, now);
+    pub(super) fn of_status(credentials: SecretDigest, halted: Halted, now: Instant) -> Self {
+        let Halted { trouble, message, is_by_receipt } = halted;
+        let again = again_of(trouble, now).filter(|_| !is_by_receipt);
         Self { credentials, trouble, message, again, is_by_probe: false, asks: 0, asked: None }
     }
 
@@ -196,11 +194,20 @@ fn what_of(trouble: SenderTrouble) -> &'static str {
     }
 }
 
+/// Why an account takes nothing, as the status of its channel holds it.
+pub(super) struct Halted {
+    pub(super) trouble: SenderTrouble,
+    pub(super) message: String,
+    /// Only a receipt has shown it.
+    pub(super) is_by_receipt: bool,
+}
+
 /// What the status of a channel says that a restart of the operator does not end.
-pub(super) fn lasting(channel: &BroadcastChannel) -> Option<(SenderTrouble, String)> {
+pub(super) fn lasting(channel: &BroadcastChannel) -> Option<Halted> {
     let conditions = &channel.status.as_ref()?.conditions;
     let stalled =
         Condition::find(conditions, "Stalled").filter(|_| Condition::is_true(conditions, "Stalled"))?;
     let trouble = LASTING.into_iter().find(|trouble| stalled.reason == reason_of(*trouble))?;
-    Some((trouble, stalled.message.clone()))
+    let is_by_receipt = reported(channel).is_some_and(|reported| reported.reason == trouble.reason());
+    Some(Halted { trouble, message: stalled.message.clone(), is_by_receipt })
 }

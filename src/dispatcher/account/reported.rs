@@ -18,8 +18,16 @@ impl Account {
     /// open it says nothing that counts for long.
     pub(super) fn heed(&mut self, channel: &BroadcastChannel, now: Instant, wall: Timestamp) {
         let reported = reported(channel).filter(|reported| self.heeded.as_ref() != Some(*reported));
-        let Some(reported) = reported.filter(|_| matches!(self.door, Door::Open { .. })) else { return };
-        self.heeded = Some(reported.clone());
+        let Some(reported) = reported else { return };
+        match &self.door {
+            Door::Open { .. } => self.heeded = Some(reported.clone()),
+            // It has stopped for the same already, as an answer shows: what ends that ends both.
+            Door::Closed { reason, is_refused: true, .. } if *reason == reported.reason.as_str() => {
+                self.heeded = Some(reported.clone());
+                return;
+            }
+            Door::Opening | Door::Closed { .. } => return,
+        }
         let ReportedTrouble { reason, code, message, .. } = reported;
         let detail = with_code(code, message.clone());
         let Some(trouble) = reason.trouble() else {
@@ -41,7 +49,7 @@ pub(super) fn slowed_down_for(channel: &BroadcastChannel) -> Option<ReportedTrou
 }
 
 /// What receipts say of the account, if that was of the spec as it is now.
-fn reported(channel: &BroadcastChannel) -> Option<&ReportedTrouble> {
+pub(super) fn reported(channel: &BroadcastChannel) -> Option<&ReportedTrouble> {
     let reported = channel.status.as_ref()?.reported.as_ref()?;
     (Some(reported.observed_generation) == channel.metadata.generation).then_some(reported)
 }

@@ -54,6 +54,41 @@ fn no_time_and_no_probe_ends_what_only_a_receipt_can_show() {
     }
 }
 
+/// A channel that is Stalled for this reason, as a receipt said as well.
+fn stalled_for(reason: &str) -> Arc<BroadcastChannel> {
+    let condition = json!({"type": "Stalled", "status": "True", "observedGeneration": 1, "reason": reason, "message": "no",
+                           "lastTransitionTime": "2026-11-23T09:59:00Z"});
+    let status = json!({
+        "observedGeneration": 1, "activeBroadcasts": 0, "conditions": [condition],
+        "reported": {"reason": reason, "code": "131042", "message": "no", "observedGeneration": 1, "time": "2026-11-23T09:59:00Z"},
+    });
+    channel("1", 1, &json!({}), &status)
+}
+
+#[test]
+fn the_next_sender_knows_that_no_time_ends_it() {
+    let (mut account, start) = (Account::new(), clock::monotonic());
+    let told = stalled_for("PaymentRequired");
+    for later in [start, start + Duration::from_secs(2 * 86_400)] {
+        enter(&mut account, &told, "token", later);
+        account.observe(Some(told.clone()), later, WALL());
+        assert!(door(&mut account, later).is_none());
+    }
+}
+
+#[test]
+fn credentials_that_are_good_end_what_a_receipt_and_the_provider_said_of_others() {
+    let (mut account, start) = (Account::new(), clock::monotonic());
+    let told = stalled_for("AuthenticationFailed");
+    let refused = Probed::Refused(SenderTrouble::AuthenticationFailed, "190".into());
+    for (token, probed, is_open) in [("old", refused, false), ("new", Probed::Good, true)] {
+        account.observe(Some(told.clone()), start, WALL());
+        account.open(Version::of(&told), Ok(Opened { probed, ..opened(&told, token) }), start);
+        account.observe(Some(told.clone()), start, WALL());
+        assert_eq!(door(&mut account, start).is_some(), is_open, "{token}");
+    }
+}
+
 /// A channel that receipts of that time say was too fast.
 fn too_fast(time: &str) -> Arc<BroadcastChannel> {
     let reported = json!({
