@@ -79,14 +79,23 @@ pub async fn of_channel(client: &Client, channel: &ObjectKey) -> Result<Suppress
 async fn create(api: &Api<BroadcastSuppression>, suppression: &BroadcastSuppression) -> Result<(), ApiError> {
     match within(api.create(&PostParams::default(), suppression)).await {
         Ok(_) => Ok(()),
-        Err(error) if error.is_already_exists() => renew(api, suppression).await,
+        // Gone meanwhile: whoever deleted it knew nothing of this opt-out, so it is created at the next try.
+        Err(error) if error.is_already_exists() => match renew(api, suppression).await? {
+            Found::There => Ok(()),
+            Found::Gone => Err(error),
+        },
         Err(error) => Err(error),
     }
 }
 
-/// Says it anew in one that is there already, if it is still as it was read. One that is gone meanwhile was taken back by
-/// somebody.
-async fn renew(api: &Api<BroadcastSuppression>, again: &BroadcastSuppression) -> Result<(), ApiError> {
+/// Whether a suppression that was there a moment ago still is.
+enum Found {
+    There,
+    Gone,
+}
+
+/// Says it anew in one that is there already, if it is still as it was read.
+async fn renew(api: &Api<BroadcastSuppression>, again: &BroadcastSuppression) -> Result<Found, ApiError> {
     let name = again.name_any();
     let renewed = async {
         let mut found = within(api.get(&name)).await?;
@@ -95,8 +104,9 @@ async fn renew(api: &Api<BroadcastSuppression>, again: &BroadcastSuppression) ->
         within(api.replace(&name, &PostParams::default(), &found)).await.map(drop)
     };
     match renewed.await {
-        Err(error) if error.is_not_found() => Ok(()),
-        finished => finished,
+        Ok(()) => Ok(Found::There),
+        Err(error) if error.is_not_found() => Ok(Found::Gone),
+        Err(error) => Err(error),
     }
 }
 
@@ -116,7 +126,8 @@ async fn delete(api: &Api<BroadcastSuppression>, name: &str, since: Timestamp) -
     }
 }
 
-/// Repeats a write that can be repeated until it is done, refused for good, or out of tries or time.
+/// Repeats a write that can be repeated until it is done, refused for good, or out of tries or time. One that found an object which was
+/// gone when it was read can be.
 async fn tried<F>(mut write: impl FnMut() -> F) -> Result<(), ApiError>
 where
     F: Future<Output = Result<(), ApiError>>,
@@ -130,7 +141,9 @@ where
         loop {
             let error = match write().await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_temporary() || error.is_conflict() => error,
+                Err(error) if error.is_temporary() || error.is_conflict() || error.is_already_exists() => {
+                    error
+                }
                 Err(error) => return Err(error),
             };
             match waits.next() {
@@ -144,4 +157,70 @@ where
 
 fn api(client: &Client, channel: &ObjectKey) -> Api<BroadcastSuppression> {
     Api::namespaced(client.clone(), &channel.namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const TIME: &str = "2026-11-23T10:00:00Z";
+
+    /// An API server on which a suppression is there at so many creations, and is gone when it is looked at, or when it is written.
+    /// Out: it, and the creations.
+    fn cluster(held: usize, is_gone_when_written: bool) -> (Client, Arc<AtomicUsize>) {
+        let creations = Arc::new(AtomicUsize::new(0));
+        let counted = creations.clone();
+        let stored = json!({
+            "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastSuppression", "metadata": {"name": "sms-1"},
+            "spec": {"channelRef": {"name": "sms"}, "chat": "15550100", "reason": "OptedOut", "time": "2026-11-23T09:00:00Z"},
+        });
+        let refused = |code: u16, reason: &str| {
+            let details = json!({"name": "sms-1"});
+            let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "details": details});
+            (code, status)
+        };
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (code, body): (u16, Value) = match *request.method() {
+                Method::POST if counted.fetch_add(1, Ordering::Relaxed) < held => {
+                    refused(409, "AlreadyExists")
+                }
+                Method::GET if !is_gone_when_written => refused(404, "NotFound"),
+                Method::PUT => refused(404, "NotFound"),
+                _ => (200, stored.clone()),
+            };
+            let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            std::future::ready(Ok::<_, Infallible>(response.expect("a response")))
+        });
+        (Client::new(service, "shop"), creations)
+    }
+
+    async fn record_in(client: &Client) -> Result<(), ApiError> {
+        let channel = ObjectKey::new("shop", "sms");
+        let since = TIME.parse().expect("time");
+        record(client, &channel, "15550100", SuppressionReason::OptedOut, "", since).await
+    }
+
+    #[tokio::test]
+    async fn an_opt_out_whose_forerunner_is_deleted_at_the_same_moment_is_written_anew() {
+        for is_gone_when_written in [false, true] {
+            let (client, creations) = cluster(2, is_gone_when_written);
+            record_in(&client).await.expect("should be recorded");
+            assert_eq!(creations.load(Ordering::Relaxed), 3, "gone when written: {is_gone_when_written}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_opt_out_that_cannot_be_written_is_never_said_to_be() {
+        let (client, creations) = cluster(usize::MAX, false);
+        assert!(record_in(&client).await.is_err());
+        assert_eq!(creations.load(Ordering::Relaxed), TRIES);
+    }
 }

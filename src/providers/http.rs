@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::SecretValues;
 use super::gateway::GatewayError;
 use super::wire::{
-    self, BroadcastName, Outgoing, Protocol, WireAnswer, WireRequest, answer_of_status, secret_header,
+    self, BroadcastName, Outgoing, Protocol, WireAnswer, WireRequest, Word, answer_of_status, secret_header,
 };
 use crate::api::{HttpChannel, HttpFormat};
 use crate::domain::answer::{Answer, RefusalKind, SenderTrouble};
@@ -61,7 +61,7 @@ struct Media<'a> {
     file_name: &'a str,
 }
 
-/// Body of a gateway's answer, as far as it concerns us. Everything in it is optional.
+/// Body of a gateway's answer, as far as it concerns us. Everything in it is optional, and `null` is the same as absent.
 #[derive(Debug, Default, Deserialize)]
 struct Body {
     #[serde(default)]
@@ -70,22 +70,21 @@ struct Body {
     error: Option<ErrorBody>,
 }
 
-/// Some gateways number their messages and errors.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Word {
-    Text(String),
-    Number(u64),
-}
-
 #[derive(Debug, Default, Deserialize)]
 struct ErrorBody {
     #[serde(default)]
     code: Option<Word>,
     #[serde(default)]
-    message: String,
+    message: Option<String>,
     #[serde(default)]
-    retryable: bool,
+    retryable: Option<bool>,
+}
+
+impl ErrorBody {
+    /// What it says, if it says anything.
+    fn said(&self) -> Option<&str> {
+        self.message.as_deref().filter(|message| !message.is_empty())
+    }
 }
 
 impl Http {
@@ -175,7 +174,7 @@ fn read(answer: &WireAnswer<'_>) -> Answer {
     let said_error = parsed.as_ref().is_some_and(|body| body.error.is_some());
     let body = parsed.unwrap_or_default();
     match status {
-        200..=299 => Answer::accepted(body.id.map(text_of).unwrap_or_default()),
+        200..=299 => Answer::accepted(body.id.map(Word::into_text).unwrap_or_default()),
         401 | 403 => Answer::refused(
             RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
             status.to_string(),
@@ -197,25 +196,16 @@ fn is_of_another(answer: &WireAnswer<'_>) -> bool {
 }
 
 fn refused(status: u16, error: ErrorBody) -> Answer {
-    let code = error.code.map_or_else(|| status.to_string(), text_of);
-    let detail =
-        if error.message.is_empty() { format!("the gateway answered {status}") } else { error.message };
-    let kind = if error.retryable { RefusalKind::Retryable } else { RefusalKind::Permanent };
+    let detail = error.said().map_or_else(|| format!("the gateway answered {status}"), str::to_owned);
+    let is_retryable = error.retryable.unwrap_or_default();
+    let kind = if is_retryable { RefusalKind::Retryable } else { RefusalKind::Permanent };
+    let code = error.code.map_or_else(|| status.to_string(), Word::into_text);
     Answer::refused(kind, code, detail)
 }
 
 fn error_text(status: u16, error: Option<ErrorBody>) -> String {
-    match error {
-        Some(error) if !error.message.is_empty() => {
-            format!("the gateway answered {status}: {}", error.message)
-        }
-        _ => format!("the gateway answered {status}"),
-    }
-}
-
-fn text_of(word: Word) -> String {
-    match word {
-        Word::Text(text) => text,
-        Word::Number(number) => number.to_string(),
+    match error.as_ref().and_then(ErrorBody::said) {
+        Some(said) => format!("the gateway answered {status}: {said}"),
+        None => format!("the gateway answered {status}"),
     }
 }

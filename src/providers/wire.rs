@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use reqwest::Url;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::gateway::GatewayError;
@@ -68,6 +68,31 @@ pub struct WireAnswer<'a> {
     pub body: &'a [u8],
     /// When it came.
     pub now: Timestamp,
+}
+
+/// An id or a code: some number them. Text, or a whole number below 2^64; of others digits would be lost.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub struct Word(String);
+
+impl Word {
+    /// Its text.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
+impl TryFrom<Value> for Word {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            Value::Number(number) if !number.is_f64() => Ok(Self(number.to_string())),
+            _ => Err("neither text nor a whole number"),
+        }
+    }
 }
 
 /// An error as REST APIs write it: `{"code": 21211, "message": "…"}`.

@@ -6,26 +6,28 @@ use serde_json::Value;
 
 use crate::domain::outcome::Outcome;
 use crate::domain::receipt::{NoticeError, Notices, Receipt};
+use crate::providers::wire::Word;
 
+/// One receipt. What is optional may be `null`, and ids, codes and numbers of phones may be numbers.
 #[derive(Deserialize)]
 struct Raw {
-    id: String,
+    id: Word,
     /// The gateway's own id of the message, for a receipt whose `id` is the token.
     #[serde(default, rename = "messageId")]
-    message_id: String,
+    message_id: Option<Word>,
     /// The recipient.
     #[serde(default)]
-    to: String,
+    to: Option<Word>,
     status: Status,
     #[serde(default)]
     time: Option<Timestamp>,
     #[serde(default)]
-    code: Option<String>,
+    code: Option<Word>,
     #[serde(default)]
     message: Option<String>,
     /// The recipient wants no more messages of this sender.
     #[serde(default, rename = "optOut")]
-    opt_out: bool,
+    opt_out: Option<bool>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -63,13 +65,14 @@ fn receipt(raw: Raw, now: Timestamp) -> Option<Receipt> {
         Status::Read => Outcome::Read,
         Status::Failed => Outcome::Failed,
     };
-    let receipt = Receipt::new(&raw.id, outcome, raw.time, now)?;
-    let receipt = receipt.with_message_id(&raw.message_id).with_chat(&raw.to);
-    let receipt = Receipt { is_opt_out: raw.opt_out, ..receipt };
+    let text = |word: Option<Word>| word.map(Word::into_text).unwrap_or_default();
+    let receipt = Receipt::new(&raw.id.into_text(), outcome, raw.time, now)?;
+    let receipt = receipt.with_message_id(&text(raw.message_id)).with_chat(&text(raw.to));
+    let receipt = Receipt { is_opt_out: raw.opt_out.unwrap_or_default(), ..receipt };
     if outcome != Outcome::Failed {
         return Some(receipt);
     }
-    let code = raw.code.unwrap_or_else(|| "Failed".into());
+    let code = raw.code.map_or_else(|| "Failed".into(), Word::into_text);
     let detail = raw.message.unwrap_or_else(|| "the gateway reported that it failed".into());
     Some(receipt.with_error(&code, &detail))
 }
@@ -110,6 +113,29 @@ mod tests {
             assert_eq!((receipt.chat.as_str(), receipt.evidence.message_id.as_str()), ("15550100", "m1"));
         }
         assert!(!read(r#"{"id":"a","status":"read"}"#).receipts[0].is_opt_out);
+    }
+
+    #[test]
+    fn ids_and_codes_may_be_numbers_and_null_is_the_same_as_absent() {
+        let nulls = r#""messageId":null,"to":null,"time":null,"code":null,"message":null,"optOut":null"#;
+        let body = read(&format!(
+            r#"[{{"id":"a","status":"delivered",{nulls}}},{{"id":"b","status":"failed",{nulls}}},
+                {{"id":18446744073709551615,"messageId":17,"to":15550100,"status":"failed","code":-7,"optOut":true}}]"#
+        ));
+        let [delivered, failed, numbers] = &body.receipts[..] else { panic!("{body:?}") };
+        assert_eq!(delivered.evidence, Row::known(Outcome::Delivered, 1, now()));
+        assert_eq!(*failed, read(r#"{"id":"b","status":"failed"}"#).receipts[0]);
+        assert_eq!((numbers.id.as_str(), numbers.chat.as_str()), ("18446744073709551615", "15550100"));
+        assert_eq!((numbers.evidence.code.as_str(), numbers.evidence.message_id.as_str()), ("-7", "17"));
+        assert!(numbers.is_opt_out);
+    }
+
+    #[test]
+    fn a_number_that_is_not_whole_is_no_id_and_what_is_needed_may_not_be_null() {
+        let body = read(
+            r#"[{"id":1.5,"status":"read"},{"id":1e30,"status":"read"},{"id":null,"status":"read"},{"id":"a","status":null}]"#,
+        );
+        assert_eq!((body.receipts.len(), body.malformed), (0, 4));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! goes out only after the receipts are stored, so that a crash makes the gateway send them again.
 
 mod body;
+mod connections;
 mod early;
 mod homes;
 mod looked_up;
@@ -11,6 +12,7 @@ mod meaning;
 mod opt_outs;
 mod places;
 mod refusal;
+mod refused_log;
 mod room;
 mod secrets;
 mod source;
@@ -43,6 +45,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::{Metrics, ReceiptResult};
 use crate::observed::Observed;
 use crate::providers::whatsapp;
+use connections::Bounds;
 use homes::Homes;
 pub use looked_up::store_news;
 use places::{At, Named, NamedBy, Places};
@@ -77,19 +80,21 @@ struct Context {
     homes: Homes,
 }
 
+impl Context {
+    fn room_of(&self, channel: &ObjectKey) -> Arc<ChannelRoom> {
+        self.channels.of(channel, |channel| self.books.observed.channel(channel).is_some())
+    }
+}
+
 /// Serves until `ended`.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, books: Books, ended: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, books: Books, ended: CancellationToken) {
     let secrets = SigningSecrets::new(books.client.clone());
     let (bodies, channels, homes) = (BodyRoom::default(), ChannelRooms::default(), Homes::default());
     let context = Context { books, secrets, bodies, channels, homes };
     let routes = Router::new()
         .route("/v1/namespaces/{namespace}/channels/{channel}/receipts", post(receive).get(shake_hands))
         .with_state(Arc::new(context));
-    let stopped = async move { ended.cancelled().await };
-    axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+    connections::serve(listener, routes, Bounds::default(), ended).await;
 }
 
 async fn receive(
@@ -107,7 +112,10 @@ async fn receive(
     match &received {
         Err(Refusal::Untrusted(reason)) => {
             context.books.metrics.receipts(ReceiptResult::Refused, 1);
-            tracing::warn!(channel = %channel, %reason, "refused receipts");
+            let room = context.room_of(&channel);
+            if let Some(requests) = room.refusals.to_tell(clock::monotonic()) {
+                tracing::warn!(channel = %channel, %reason, requests, "refused receipts");
+            }
         }
         Err(Refusal::Malformed(_)) => context.books.metrics.receipts(ReceiptResult::Malformed, 1),
         Err(Refusal::NotStored(reason)) => {
@@ -138,13 +146,18 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     let channel = context.books.observed.channel(key).ok_or(Refusal::NoChannel)?;
     let (head, body) = request.into_parts();
     let source = Source::of(&channel.spec, &head)?;
+    if source.is_shown_by_head() {
+        context.secrets.check(&key.namespace, &source, &[]).await?;
+    }
     let body = context.bodies.read(body).await?;
-    context.secrets.check(&key.namespace, &source, &body.bytes).await?;
+    if !source.is_shown_by_head() {
+        context.secrets.check(&key.namespace, &source, &body.bytes).await?;
+    }
     let Notices { receipts, preferences, malformed } = source.read(&body.bytes, clock::now())?;
     drop(body);
     context.books.metrics.receipts(ReceiptResult::Malformed, malformed);
     let receipts = discreet(context, &key.namespace, &channel.spec, receipts).await;
-    let room = context.channels.of(key, |channel| context.books.observed.channel(channel).is_some());
+    let room = context.room_of(key);
     let taken = room.take(receipts.len() + preferences.len())?;
     let mut located = locate(context, key, &room, receipts).await;
     located.house(context, &key.namespace).await?;

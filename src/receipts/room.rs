@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::early::RefusedIds;
 use super::refusal::Refusal;
+use super::refused_log::RefusedLog;
 use crate::domain::ids::ObjectKey;
 
 /// Largest body that is read: Meta sends up to 3 MB at once, as its documentation of webhooks says.
@@ -109,6 +110,8 @@ pub struct ChannelRoom {
     receipts: Arc<Semaphore>,
     /// Ids that no message had when they came.
     pub refused: RefusedIds,
+    /// What the log tells of requests that were not trusted.
+    pub refusals: RefusedLog,
     /// A receipt named the token of a message of the channel.
     echoes: AtomicBool,
 }
@@ -118,6 +121,7 @@ impl Default for ChannelRoom {
         Self {
             receipts: Arc::new(Semaphore::new(MAX_RECEIPTS)),
             refused: RefusedIds::default(),
+            refusals: RefusedLog::default(),
             echoes: AtomicBool::new(false),
         }
     }

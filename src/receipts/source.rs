@@ -100,6 +100,12 @@ impl<'a> Source<'a> {
         Ok(Proof::Twilio { signature, url, query })
     }
 
+    /// Whether the head of a request says all that can be checked, so that its body need not be read before.
+    #[must_use]
+    pub fn is_shown_by_head(&self) -> bool {
+        matches!(self.proof, Proof::Unsigned | Proof::Telegram(_))
+    }
+
     /// Checks that a request comes from the provider. `secrets` are the values of the key, of which one must match.
     ///
     /// # Errors

@@ -159,7 +159,7 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let mut telling = Part::task("teller of batches that are not stored", telling);
     let books = receipts::Books { client, ledger, journal, observed, metrics };
     let receipts = receipts::serve(receipts, books, close.clone());
-    let mut receipts = Part::server("receipts server", receipts);
+    let mut receipts = Part::task("receipts server", receipts);
 
     let sending = [&mut dispatcher, &mut planner, &mut receipts, &mut journals, &mut keeping];
     let parts = sending.into_iter().chain([&mut watches, &mut sight, &mut telling, &mut admin]);

@@ -19,6 +19,7 @@ use crate::common::providers::Provider::{
 use crate::common::providers::{SECRET, with_each};
 use crate::common::stage::{CHANNEL, Stage, broadcast, chat_id, counts};
 use crate::common::wait::until;
+use crate::providers::channel_state;
 
 const WITH_RECEIPTS: [Provider; 6] = [WhatsApp, Twilio, TwilioWhatsApp, Periskope, Native, Postback];
 
@@ -186,12 +187,12 @@ const MIB: usize = 1024 * 1024;
 const MAX_BODY: usize = 4 * MIB;
 
 /// A connection to the receipts port on which the head of a request is sent, with these headers besides.
-async fn begin(stage: &Stage, headers: &str) -> TcpStream {
+async fn begin(stage: &Stage, channel: &str, headers: &str) -> TcpStream {
     let base = stage.operator.receipts_base_url();
     let address = base.trim_start_matches("http://");
     let mut connection = TcpStream::connect(address).await.expect("a connection");
     let head = format!(
-        "POST /v1/namespaces/{}/channels/{CHANNEL}/receipts HTTP/1.1\r\nhost: {address}\r\n{headers}\
+        "POST /v1/namespaces/{}/channels/{channel}/receipts HTTP/1.1\r\nhost: {address}\r\n{headers}\
          webhook-id: 1\r\nwebhook-timestamp: 1\r\nwebhook-signature: v1,AAAA\r\n\r\n",
         stage.namespace
     );
@@ -209,16 +210,35 @@ async fn first_line(connection: &mut TcpStream) -> String {
 async fn a_body_of_ten_megabytes_is_refused_before_it_has_come() {
     let stage = Stage::new().await;
     // It says so: nothing of it is read.
-    let mut connection = begin(&stage, &format!("content-length: {}\r\n", 10 * MIB)).await;
+    let mut connection = begin(&stage, CHANNEL, &format!("content-length: {}\r\n", 10 * MIB)).await;
     assert_eq!(first_line(&mut connection).await, "HTTP/1.1 413 Payload Too Large");
     // It does not say so: it is read as far as the largest body goes.
-    let mut connection = begin(&stage, "transfer-encoding: chunked\r\n").await;
+    let mut connection = begin(&stage, CHANNEL, "transfer-encoding: chunked\r\n").await;
     let chunk = format!("{MIB:x}\r\n{}\r\n", "x".repeat(MIB));
     for _ in 0..MAX_BODY / MIB {
         connection.write_all(chunk.as_bytes()).await.expect("should write");
     }
     connection.write_all(b"1\r\nx\r\n").await.expect("should write");
     assert_eq!(first_line(&mut connection).await, "HTTP/1.1 413 Payload Too Large");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_of_telegram_and_a_channel_that_is_not_there_are_refused_before_the_body_comes() {
+    let stage = Stage::of_providers().await;
+    stage.apply_channels(&[Telegram], &json!({}));
+    channel_state(&stage, Telegram, "Ready").await;
+    let headers = "content-length: 100\r\nx-telegram-bot-api-secret-token: guessed\r\n";
+    for (channel, answer) in
+        [(Telegram.name(), "HTTP/1.1 401 Unauthorized"), ("nobody", "HTTP/1.1 404 Not Found")]
+    {
+        assert_eq!(first_line(&mut begin(&stage, channel, headers).await).await, answer);
+    }
+    let lines = || stage.operator.log().lines().filter(|line| line.contains("refused receipts")).count();
+    for _ in 0..3 {
+        first_line(&mut begin(&stage, Telegram.name(), headers).await).await;
+    }
+    assert_eq!(stage.operator.metric("broadcast_receipts_total", "Refused").await, 4);
+    assert_eq!(lines(), 1, "one a minute");
 }
 
 /// Ids of one request.

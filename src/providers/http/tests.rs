@@ -55,6 +55,19 @@ fn answers_are_read_as_the_protocol_says() {
 }
 
 #[test]
+fn null_in_an_answer_is_the_same_as_absent_and_hides_nothing_beside_it() {
+    assert_eq!(answer(200, r#"{"id":null,"error":null}"#), Answer::accepted(""));
+    assert_eq!(
+        answer(422, r#"{"error":{"code":-7,"message":null,"retryable":true}}"#),
+        refused(true, "-7", "the gateway answered 422")
+    );
+    assert_eq!(
+        answer(503, r#"{"error":{"code":null,"message":"no","retryable":null}}"#),
+        refused(false, "503", "no")
+    );
+}
+
+#[test]
 fn what_is_a_proxys_is_not_about_the_chat_and_what_may_be_the_gateways_is() {
     let html = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))]);
     let plain = HeaderMap::new();
