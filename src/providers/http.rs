@@ -180,7 +180,8 @@ fn read(answer: &WireAnswer<'_>) -> Answer {
             status.to_string(),
             error_text(status, body.error),
         ),
-        300..=399 | 407 | 408 | 429 => answer_of_status(answer),
+        // By RFC 9110, 502 and 504 are those of something on the way, which had passed the request on: also in words like the gateway's.
+        300..=399 | 407 | 408 | 429 | 502 | 504 => answer_of_status(answer),
         // A 5xx comes from anything on the way. Only with the gateway's own error body is it a definite no.
         400..=599 if said_error => refused(status, body.error.unwrap_or_default()),
         400..=499 if !is_of_another(answer) => refused(status, ErrorBody::default()),

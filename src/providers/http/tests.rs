@@ -46,6 +46,10 @@ fn answers_are_read_as_the_protocol_says() {
     for status in [302, 303, 408, 500, 502, 503, 504, 600] {
         assert!(matches!(answer(status, "<html>"), Answer::Unknown { .. }), "{status}");
     }
+    for status in [502, 504] {
+        let of_a_proxy = answer(status, r#"{"error":{"code":504,"message":"upstream timed out"}}"#);
+        assert!(matches!(of_a_proxy, Answer::Unknown { .. }), "{status}");
+    }
     for status in [401, 403] {
         assert!(halted(SenderTrouble::AuthenticationFailed)(&answer(status, "")), "{status}");
     }
