@@ -8,6 +8,7 @@ mod broadcast;
 mod broadcast_status;
 mod campaign;
 mod channel;
+mod channel_facts;
 mod channel_settings;
 mod conditions;
 pub mod crds;

@@ -381,6 +381,8 @@ fn a_wait_in_the_answer_of_a_server_that_is_not_available_is_kept() {
     assert_eq!(account.health(true, now, WALL()), Health::Throttled(until));
 }
 
+#[path = "account/health_tests.rs"]
+mod in_the_status;
 #[path = "account/lookup_tests.rs"]
 mod lookups;
 #[path = "account/reading_tests.rs"]

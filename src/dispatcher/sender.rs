@@ -133,8 +133,8 @@ impl Sender {
         self.record_rest();
         let (now, wall) = (clock::monotonic(), clock::now());
         let is_its = self.context.leases.is_named_by(&self.tenure);
-        let health = self.account.health(!self.lanes.is_empty(), now, wall);
-        self.status.finish(is_its.then(|| (health, self.account.day())), wall).await;
+        let state = self.account.state(!self.lanes.is_empty(), now, wall);
+        self.status.finish(is_its.then(|| (state, self.account.day())), wall).await;
     }
 
     fn is_ending(&self) -> bool {
@@ -168,8 +168,8 @@ impl Sender {
         match &channel {
             // Who has lost the tenure has nothing to say of the channel any more.
             Some(channel) if self.context.leases.holds(&self.tenure) => {
-                let health = self.account.health(!self.lanes.is_empty(), now, wall);
-                self.status.show(channel, &health, active, self.account.day(), now, wall);
+                let state = self.account.state(!self.lanes.is_empty(), now, wall);
+                self.status.show(channel, &state, active, self.account.day(), now, wall);
             }
             _ => self.status.forget(),
         }

@@ -13,7 +13,7 @@ use super::Context;
 use super::account::Version;
 use crate::api::{BroadcastChannel, ChannelStatus, Condition};
 use crate::cluster::within;
-use crate::domain::channel_verdict::{Health, OPENING, channel_status};
+use crate::domain::channel_verdict::{AccountState, Health, OPENING, channel_status};
 use crate::domain::day_count::DayCount;
 use crate::domain::ids::ObjectKey;
 use crate::events;
@@ -33,7 +33,7 @@ const LAST_TRIES: usize = 3;
 struct Shown {
     channel: Version,
     seen: Option<String>,
-    health: Health,
+    state: AccountState,
     active: usize,
 }
 
@@ -56,7 +56,7 @@ impl StatusWriter {
     pub(super) fn show(
         &mut self,
         channel: &BroadcastChannel,
-        health: &Health,
+        state: &AccountState,
         active: usize,
         sent: &mut DayCount,
         now: Instant,
@@ -65,7 +65,7 @@ impl StatusWriter {
         let wanted = Shown {
             channel: Version::of(channel),
             seen: channel.metadata.resource_version.clone(),
-            health: health.clone(),
+            state: state.clone(),
             active,
         };
         // Where a limit hangs on it, a crash should forget little of it.
@@ -83,7 +83,7 @@ impl StatusWriter {
         if too_early || self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             return;
         }
-        let status = channel_status(channel, health, active, sent, wall);
+        let status = channel_status(channel, state, active, sent, wall);
         self.shown = Some(wanted);
         // It stays behind until the cache shows what was written: a conflict is mended by the next round.
         self.is_behind = shown.is_none_or(|shown| match is_count_due {
@@ -115,16 +115,16 @@ impl StatusWriter {
 
     /// Waits for the write under way, and writes what is known last, for whoever sends for the channel next: at most once a second
     /// is too seldom for that. `None`: it is another one's to write already.
-    pub(super) async fn finish(self, last: Option<(Health, &mut DayCount)>, wall: Timestamp) {
+    pub(super) async fn finish(self, last: Option<(AccountState, &mut DayCount)>, wall: Timestamp) {
         if let Some(writing) = self.writing {
             // A write that panicked has nothing to say any more.
             let _ = writing.await;
         }
-        let Some((health, sent)) = last else { return };
+        let Some((state, sent)) = last else { return };
         let api: Api<BroadcastChannel> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
         for _ in 0..LAST_TRIES {
             let Ok(before) = within(api.get(&self.key.name)).await else { return };
-            let Some(status) = last_status(&before, &health, sent, wall) else { return };
+            let Some(status) = last_status(&before, &state, sent, wall) else { return };
             let next = BroadcastChannel { status: Some(status), ..before.clone() };
             match within(api.replace_status(&self.key.name, &PostParams::default(), &next)).await {
                 Err(error) if error.is_conflict() => {}
@@ -142,19 +142,19 @@ impl StatusWriter {
 /// nothing of the account, and what was never written says nothing at all.
 fn last_status(
     channel: &BroadcastChannel,
-    health: &Health,
+    state: &AccountState,
     sent: &mut DayCount,
     wall: Timestamp,
 ) -> Option<ChannelStatus> {
     let shown = channel.status.as_ref()?;
     let active = usize::try_from(shown.active_broadcasts).unwrap_or_default();
-    let status = channel_status(channel, health, active, sent, wall);
+    let status = channel_status(channel, state, active, sent, wall);
     let counted = || ChannelStatus {
         sent_last24_hours: status.sent_last24_hours,
         sent_by_hour: status.sent_by_hour.clone(),
         ..shown.clone()
     };
-    let status = if *health == Health::Opening { counted() } else { status };
+    let status = if state.health == Health::Opening { counted() } else { status };
     (status != *shown).then_some(status)
 }
 

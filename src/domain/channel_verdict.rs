@@ -30,11 +30,20 @@ pub enum Health {
     Stalled(&'static str, String),
 }
 
+/// Everything that a status says of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountState {
+    /// How it stands.
+    pub health: Health,
+    /// The end of the wait that the gateway asked for, while it runs: the next process has to keep it, whatever else is in the way.
+    pub asked_until: Option<Timestamp>,
+}
+
 /// The status to store.
 #[must_use]
 pub fn channel_status(
     channel: &BroadcastChannel,
-    health: &Health,
+    AccountState { health, asked_until }: &AccountState,
     active: usize,
     sent: &mut DayCount,
     now: Timestamp,
@@ -73,8 +82,8 @@ pub fn channel_status(
         if paused { "spec.paused is true" } else { "spec.paused is false" },
     );
     let throttled_until = match health {
-        Health::Throttled(until) | Health::DayIsFull(until) => Some(Time(*until)),
-        _ => None,
+        Health::Throttled(until) | Health::DayIsFull(until) => Some(*until),
+        _ => *asked_until,
     };
     // What receipts say stands there until the channel, which stopped for it, goes on, or somebody has changed its spec: the next sender
     // must know as well that no answer will show it. That it was too fast stands there for a while: receipts of messages that went
@@ -105,7 +114,7 @@ pub fn channel_status(
         settled_time,
         observed_generation: generation,
         conditions,
-        throttled_until,
+        throttled_until: throttled_until.map(Time),
         sent_last24_hours: Some(i32::try_from(sent.total(now)).unwrap_or(i32::MAX)),
         sent_by_hour: sent.stored(),
         active_broadcasts: i32::try_from(active).unwrap_or(i32::MAX),
@@ -121,6 +130,10 @@ mod tests {
     use super::*;
     use crate::api::{BroadcastChannelSpec, ProviderName, ReportedTrouble};
 
+    fn state(health: &Health) -> AccountState {
+        AccountState { health: health.clone(), asked_until: None }
+    }
+
     #[test]
     fn what_receipts_report_stands_there_until_the_channel_goes_on_after_it() {
         let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(ProviderName::Http));
@@ -134,7 +147,8 @@ mod tests {
         });
         let mut is_there_with = |generation, health: &Health| {
             channel.metadata.generation = Some(generation);
-            let status = channel_status(&channel, health, 0, &mut DayCount::default(), Timestamp::UNIX_EPOCH);
+            let status =
+                channel_status(&channel, &state(health), 0, &mut DayCount::default(), Timestamp::UNIX_EPOCH);
             let is_there = status.reported.is_some();
             channel.status =
                 Some(ChannelStatus { reported: channel.status.take().and_then(|s| s.reported), ..status });
@@ -163,7 +177,7 @@ mod tests {
         for (second, expected) in [(0, true), (300, true), (301, false)] {
             let now = Timestamp::from_second(second).expect("small");
             for health in [Health::Ready, Health::Throttled(now)] {
-                let status = channel_status(&channel, &health, 0, &mut DayCount::default(), now);
+                let status = channel_status(&channel, &state(&health), 0, &mut DayCount::default(), now);
                 assert_eq!(status.reported.is_some(), expected, "{second} s, {health:?}");
             }
         }

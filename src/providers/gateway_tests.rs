@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::address_guard::Answers;
-use crate::api::{HttpChannel, ProviderName};
+use crate::api::{HttpChannel, KeyRef, ProviderName};
 use crate::domain::answer::{Refusal, RefusalKind};
 use crate::domain::content::Content;
 use crate::domain::outcome::Outcome;
@@ -41,6 +41,24 @@ fn a_channel_with_an_address_that_users_may_not_reach_is_never_opened() {
     let policy = Arc::new(AddressPolicy::new(Vec::new()));
     let opened = Gateway::new(&ObjectKey::new("shop", "sms"), &channel, &SecretValues::default(), &policy);
     assert!(matches!(opened, Err(GatewayError::AddressNotAllowed(_))));
+}
+
+#[test]
+fn each_secret_of_a_rotation_is_hidden_also_when_they_stand_on_lines_of_their_own() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let signing = KeyRef { name: "gateway".into(), key: "signing".into() };
+    let url = "https://gateway.example/".into();
+    let http =
+        HttpChannel { url, request_signing_secret_ref: Some(signing.clone()), ..HttpChannel::default() };
+    let channel = BroadcastChannelSpec { http: Some(http), ..BroadcastChannelSpec::of(ProviderName::Http) };
+    let (old, new) = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODk=");
+    let mut secrets = SecretValues::default();
+    secrets.insert(&signing, format!("{old}\r\n{new}"));
+    let policy = Arc::new(AddressPolicy::new(Vec::new()));
+    let gateway = Gateway::new(&ObjectKey::new("shop", "sms"), &channel, &secrets, &policy).expect("gateway");
+    let said = Answer::refused(RefusalKind::Permanent, "no", format!("not {old}, nor {new}"));
+    let told = Answer::refused(RefusalKind::Permanent, "no", "not …, nor …");
+    assert_eq!(gateway.discreet(said, ""), told);
 }
 
 /// A gateway at a name whose addresses these are, one after the other, with this range open.

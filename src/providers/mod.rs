@@ -22,6 +22,11 @@ use crate::domain::ids::ObjectKey;
 use gateway::GatewayError;
 use wire::Protocol;
 
+/// What each certificate of a PEM file begins with.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+/// Fewest bytes of a secret among others on lines of their own: shorter ones would take words out of everything that is said.
+const SHORTEST_ON_A_LINE: usize = 5;
+
 /// The values of a channel's Secrets, by name and key. Never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretValues(BTreeMap<(String, String), String>);
@@ -58,9 +63,14 @@ impl SecretValues {
         SecretDigest(digest.finalize().into())
     }
 
-    /// All values, those of a rotation one by one. Certificates, which are no secrets, have lines, and are left out.
+    /// What is not to be shown: all values, those of a rotation one by one, whether they stand on one line or on several. Of a value with
+    /// several lines, what is too short to be a secret is left out, and certificates are none.
     fn words(&self) -> impl Iterator<Item = &str> {
-        self.0.values().filter(|value| !value.contains('\n')).flat_map(|value| value.split_whitespace())
+        let values = self.0.values().filter(|value| !value.contains(CERTIFICATE));
+        values.flat_map(|value| {
+            let shortest = if value.trim().contains(['\n', '\r']) { SHORTEST_ON_A_LINE } else { 1 };
+            value.split_whitespace().filter(move |word| word.len() >= shortest)
+        })
     }
 }
 
@@ -108,4 +118,25 @@ fn base_url(channel: &BroadcastChannelSpec) -> Result<Url, GatewayError> {
 
 fn settings<'a, T>(field: &'static str, settings: Option<&'a T>) -> Result<&'a T, GatewayError> {
     settings.ok_or(GatewayError::NoSettings(field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_secrets_of_all_lines_and_nothing_of_certificates() {
+        let key = |key: &str| KeyRef { name: "gateway".into(), key: key.into() };
+        let mut secrets = SecretValues::default();
+        for (name, value) in [
+            ("ca", "# ours\n-----BEGIN CERTIFICATE-----\nMIIBkTCB\n-----END CERTIFICATE-----\n"),
+            ("rotated", "old-secret\nnew-secret\n\nto\n"),
+            ("token", "abc"),
+            ("two", "one-secret another"),
+        ] {
+            secrets.insert(&key(name), value.into());
+        }
+        let words: Vec<&str> = secrets.words().collect();
+        assert_eq!(words, ["old-secret", "new-secret", "abc", "one-secret", "another"]);
+    }
 }

@@ -28,6 +28,9 @@ use crate::domain::content::{Content, MediaContent};
 /// Header that names the phone that sends.
 const PHONE: HeaderName = HeaderName::from_static("x-phone");
 
+/// Code of a chat that Periskope does not know.
+const UNKNOWN_CHAT: &str = "NOT_FOUND_ERROR";
+
 /// The protocol of one phone.
 pub struct Periskope {
     send: Url,
@@ -87,7 +90,8 @@ impl Periskope {
 }
 
 /// An answer that is no success. Of a 5xx nothing says whether the message was put into the queue before. Errors are
-/// `{"code": "NOT_FOUND_ERROR", "message": "…", "status": 404}`; what has nothing of that is not Periskope's.
+/// `{"code": "NOT_FOUND_ERROR", "message": "…", "status": 404}`; what has nothing of that is not Periskope's. Gateways have
+/// `{"message": "Not Found"}` for a path that leads nowhere, so of a 404 only that code is about the chat.
 fn refused(answer: &WireAnswer<'_>) -> Answer {
     let status = answer.status;
     let Some(ErrorBody { code, message }) = ErrorBody::of(answer.body) else {
@@ -97,8 +101,8 @@ fn refused(answer: &WireAnswer<'_>) -> Answer {
         401 | 403 => RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
         402 => RefusalKind::Sender(SenderTrouble::PaymentRequired),
         429 => RefusalKind::RateLimited,
-        // There is no such chat.
-        404 => RefusalKind::Permanent,
+        404 if code == UNKNOWN_CHAT => RefusalKind::Permanent,
+        404 => return answer_of_status(answer),
         // Its codes are listed nowhere.
         400..=406 | 409..=499 => RefusalKind::Unlisted,
         _ => return answer_of_status(answer),

@@ -28,6 +28,8 @@ const LONGEST_REST: Duration = Duration::from_secs(86_400);
 #[derive(Default)]
 pub(super) struct Caution {
     rest: Option<Rest>,
+    /// The longest wait that the gateway asked for, in both kinds of time: the one that goes on now may be for something else.
+    asked: Option<(Instant, Timestamp)>,
     /// What was in the way of the last message, until one shows that it is not any more.
     doubt: Option<Rest>,
     failures: u32,
@@ -69,6 +71,11 @@ impl Caution {
     /// The wait that goes on now.
     pub(super) fn rest(&self, now: Instant) -> Option<&Rest> {
         self.rest.as_ref().filter(|rest| now < rest.ends)
+    }
+
+    /// The end of the longest wait that the gateway asked for, while it runs. Another one may be longer.
+    pub(super) fn asked_until(&self, now: Instant) -> Option<Timestamp> {
+        self.asked.filter(|(ends, _)| now < *ends).map(|(_, until)| until)
     }
 
     /// What was in the way the last time, while nothing has shown that it is over.
@@ -147,6 +154,7 @@ impl Caution {
     /// Ends any wait.
     pub(super) fn forgive(&mut self) {
         self.is_probing |= self.rest.take().is_some();
+        self.asked = None;
         self.in_doubt = 0;
         self.doubt = None;
     }
@@ -160,8 +168,12 @@ impl Caution {
     /// Several requests in flight may each bring a wait: the longest one counts.
     fn rest_for(&mut self, wait: Duration, why: Why, now: Instant, wall: Timestamp) {
         let wait = wait.min(LONGEST_REST);
+        let (ends, until) = (now + wait, until(wall, wait));
+        if matches!(why, Why::Throttled) && self.asked.is_none_or(|(before, _)| before < ends) {
+            self.asked = Some((ends, until));
+        }
         if self.rest(now).is_none_or(|rest| rest.left(now) < wait) {
-            self.rest = Some(Rest { ends: now + wait, until: until(wall, wait), why });
+            self.rest = Some(Rest { ends, until, why });
         }
     }
 }

@@ -9,7 +9,7 @@ use super::refused::{Halted, UNEXPECTED_ANSWER, message_of, reason_of};
 use super::{Account, Door};
 use crate::api::Condition;
 use crate::domain::answer::SenderTrouble;
-use crate::domain::channel_verdict::Health;
+use crate::domain::channel_verdict::{AccountState, Health};
 
 /// Reason of a channel that waits because nobody knows what became of its last messages.
 const GATEWAY_UNCERTAIN: &str = "GatewayUncertain";
@@ -25,7 +25,17 @@ pub(super) fn was_in_trouble(conditions: &[Condition]) -> bool {
 }
 
 impl Account {
-    /// How the account stands, for its status. With something to send, a gateway that was in trouble the last time is not
+    /// What the status says of the account: how it stands, and the wait that the gateway asked for, whatever else is said.
+    pub(in crate::dispatcher) fn state(
+        &mut self,
+        is_busy: bool,
+        now: Instant,
+        wall: Timestamp,
+    ) -> AccountState {
+        AccountState { health: self.health(is_busy, now, wall), asked_until: self.caution.asked_until(now) }
+    }
+
+    /// How the account stands. With something to send, a gateway that was in trouble the last time is not
     /// called well before it is.
     pub(in crate::dispatcher) fn health(&mut self, is_busy: bool, now: Instant, wall: Timestamp) -> Health {
         // What a person has to settle comes first: the status is where the next process finds it.

@@ -1,7 +1,7 @@
 //! Periskope: `POST /message/send` with the phone in a header, and webhooks with acknowledgements. Pure.
 //!
-//! Source: Periskope's reference of messages, webhooks and delivery status. Its error bodies are not documented: only their HTTP
-//! status is to be relied on.
+//! Source: Periskope's reference of messages, webhooks and delivery status. Its error bodies are not documented: but for the code
+//! of a 404, only their HTTP status is to be relied on.
 
 use serde_json::{Value, json};
 
@@ -93,7 +93,9 @@ fn has_unique_id(unique_id: &str) -> bool {
     unique_id.bytes().last().is_none_or(|last| last % 2 == 1)
 }
 
+/// Its code of what is not there is known, and no other.
 pub(super) fn refused(Refusal { status, code, message, .. }: &Refusal) -> Answer {
+    let code = if *status == 404 { "NOT_FOUND_ERROR" } else { code };
     Answer::json(*status, &json!({"code": code, "message": message}))
 }
 

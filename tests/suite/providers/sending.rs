@@ -107,7 +107,7 @@ pub(super) fn bad_chat(provider: Provider) -> (Value, &'static str) {
             (json!({"code": "21211", "message": "The 'To' number is not a valid phone number."}), "21211")
         }
         TwilioWhatsApp => (json!({"code": "63024", "message": "Invalid message recipient"}), "63024"),
-        Periskope => (json!({"code": "404", "message": "chat not found"}), "404"),
+        Periskope => (json!({"code": "404", "message": "chat not found"}), "NOT_FOUND_ERROR"),
         Native => (json!({"status": 422, "code": "no_such_number", "message": "no"}), "no_such_number"),
         Postback => (json!({"status": 422, "code": "x", "message": "no"}), "422"),
     }
