@@ -178,7 +178,7 @@ fn read(answer: &WireAnswer<'_>) -> Answer {
         401 | 403 => Answer::refused(
             RefusalKind::Sender(SenderTrouble::AuthenticationFailed),
             status.to_string(),
-            error_text(status, body.error),
+            error_text(status, body.error.as_ref()),
         ),
         // By RFC 9110, 502 and 504 are those of something on the way, which had passed the request on: also in words like the gateway's.
         300..=399 | 407 | 408 | 429 | 502 | 504 => answer_of_status(answer),
@@ -204,8 +204,8 @@ fn refused(status: u16, error: ErrorBody) -> Answer {
     Answer::refused(kind, code, detail)
 }
 
-fn error_text(status: u16, error: Option<ErrorBody>) -> String {
-    match error.as_ref().and_then(ErrorBody::said) {
+fn error_text(status: u16, error: Option<&ErrorBody>) -> String {
+    match error.and_then(ErrorBody::said) {
         Some(said) => format!("the gateway answered {status}: {said}"),
         None => format!("the gateway answered {status}"),
     }

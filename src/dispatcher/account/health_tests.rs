@@ -21,11 +21,13 @@ fn status_of(account: &mut Account, channel: &BroadcastChannel, now: Instant) ->
     serde_json::to_value(status).expect("JSON")
 }
 
+/// What happens to an account besides.
+type InTheWay = Box<dyn Fn(&mut Account, &BroadcastChannel, DoorNumber)>;
+
 #[test]
 fn a_wait_that_the_gateway_asked_for_outlives_the_process_also_when_something_else_is_in_the_way() {
     let now = clock::monotonic();
     let halt = |trouble| ChannelEffect::Halt(trouble, "said so".into());
-    type InTheWay = Box<dyn Fn(&mut Account, &BroadcastChannel, DoorNumber)>;
     let is_told = |effect: ChannelEffect| -> InTheWay {
         Box::new(move |account, _, way| account.feel(way, effect.clone(), now, WALL()))
     };
