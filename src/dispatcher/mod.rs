@@ -92,6 +92,7 @@ async fn dispatch(context: Arc<Context>, shutdown: CancellationToken) -> Result<
         // A copy: whoever changes them must not wait for what follows.
         let held = tenures.borrow_and_update().clone();
         senders.follow(&context, &held);
+        senders.give_back_unused(&context.leases);
         tokio::select! {
             () = shutdown.cancelled() => {}
             changed = changes.changed() => if changed.is_err() { break },
@@ -142,6 +143,16 @@ impl Senders {
                 let sender = Sender::new(context.clone(), tenure.clone()).run(end.clone());
                 self.known.insert(tenure.channel.clone());
                 self.running.insert(self.tasks.spawn(sender).id(), Running { tenure: tenure.clone(), end });
+            }
+        }
+    }
+
+    /// Gives back what was taken and withdrawn again before any task began: nobody else would, and nobody else may send for it.
+    fn give_back_unused(&self, leases: &Leases) {
+        for tenure in leases.withdrawn().values() {
+            if self.running.values().all(|running| running.tenure.channel != tenure.channel) {
+                tracing::info!(channel = %tenure.channel, "has not begun to send for the channel, giving it back");
+                leases.gave_up(tenure);
             }
         }
     }

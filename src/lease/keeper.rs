@@ -20,7 +20,7 @@ use super::objects::Reign;
 use super::shared::Shared;
 use super::view::{Myself, View};
 use super::write::{Found, Write, make};
-use super::{LeaseSettings, Tenure, Tenures, note, objects};
+use super::{Held, LeaseSettings, Tenure, note, objects};
 use crate::admin::Readiness;
 use crate::clock;
 use crate::cluster::ApiError;
@@ -129,7 +129,7 @@ impl Keeper {
     async fn act(&mut self) -> bool {
         self.show_sight();
         let Some(id) = self.shared.id().filter(|_| self.is_synced) else {
-            self.shared.publish(None, Tenures::new(), false);
+            self.shared.publish(None, Held::default(), false);
             return true;
         };
         self.read_leader();
@@ -146,7 +146,7 @@ impl Keeper {
         if self.is_unnoted || !of_long_ago.is_empty() {
             // What this process held before is given up too: nothing may be sent before the note stands there. Nor afterwards
             // without it, when what has shown the restore is gone meanwhile.
-            self.shared.publish(Some(&id), Tenures::new(), false);
+            self.shared.publish(Some(&id), Held::default(), false);
             self.is_unnoted = true;
             if !self.note_restore().await {
                 return false;
@@ -169,7 +169,7 @@ impl Keeper {
     }
 
     fn publish(&self, id: &ReplicaId) {
-        self.shared.publish(Some(id), self.kept(id), self.leads(id));
+        self.shared.publish(Some(id), self.held(id), self.leads(id));
     }
 
     /// One that is surely dead needs no mark. Any other may only have slept.
@@ -219,15 +219,18 @@ impl Keeper {
         self.view.holder(&self.settings.name).as_ref() == Some(id)
     }
 
-    /// What this process holds and is to keep.
-    fn kept(&self, id: &ReplicaId) -> Tenures {
-        let (given_up, holders) = (self.shared.given_up(), self.view.holders());
+    /// What this process holds: what it is to keep, and what others are to have or nobody needs any more.
+    fn held(&self, id: &ReplicaId) -> Held {
+        let holders = self.view.holders();
         let wanted = self.shared.wanted().unwrap_or_default();
         let shares = share(&wanted, &self.view.staying(), &holders);
-        let kept = shares.into_iter().filter(|(channel, replica)| {
-            replica == id && holders.get(channel) == Some(id) && !given_up.contains(channel)
-        });
-        kept.map(|(channel, replica)| (channel.clone(), Tenure { channel, replica })).collect()
+        let mut held = Held::default();
+        for (channel, _) in holders.into_iter().filter(|(_, holder)| holder == id) {
+            let is_kept = shares.get(&channel) == Some(id);
+            let of = if is_kept { &mut held.kept } else { &mut held.withdrawn };
+            of.insert(channel.clone(), Tenure { channel, replica: id.clone() });
+        }
+        held
     }
 
     /// Taking what is free and this process's to have, and giving back what was given up.

@@ -145,3 +145,33 @@ async fn nothing_is_held_or_taken_before_it_stands_there_that_the_cluster_was_re
     assert_eq!(cluster.lock().expect("no panic").writes[0], "POST operator", "the note is first");
     assert_eq!(holds(&keeper), [free, held]);
 }
+
+#[tokio::test]
+async fn what_it_took_and_another_one_is_to_have_is_given_back_though_nobody_heard_that_it_was_taken() {
+    let cluster = Arc::new(Mutex::new(Cluster::default()));
+    let (mut keeper, _changes) = keeper(&cluster);
+    let (id, other) = (ReplicaId::new("pod_0000000001".into()), ReplicaId::new("other_0000000002".into()));
+    let channels = ["first", "second"].map(|name| ObjectKey::new("shop", name));
+    let now = clock::now();
+    keeper.shared.renewed(&id, clock::monotonic());
+    keeper.shared.want(BTreeSet::from(channels.clone()));
+    let of_replica = |settings: &LeaseSettings, id: &ReplicaId| {
+        stored(objects::of_replica(settings, &replica_lease("operator", id), id, now), 1)
+    };
+    keeper.view.apply(of_replica(&settings("pod"), &id), clock::monotonic());
+    assert!(keeper.act().await);
+    // Another one joins before anybody has looked at what was taken.
+    keeper.view.apply(of_replica(&settings("another pod"), &other), clock::monotonic());
+    assert!(keeper.act().await);
+    assert_eq!(keeper.shared.tenures().borrow().keys().collect::<Vec<_>>(), [&channels[0]]);
+    let withdrawn = keeper.shared.withdrawn();
+    assert_eq!(withdrawn.keys().collect::<Vec<_>>(), [&channels[1]]);
+    let holder = || {
+        let name = channel_lease("operator", &channels[1]);
+        cluster.lock().expect("no panic").leases[&name]["spec"]["holderIdentity"].as_str().map(str::to_owned)
+    };
+    assert_eq!(holder().as_deref(), Some(id.as_str()));
+    keeper.shared.gave_up(&withdrawn[&channels[1]]);
+    assert!(keeper.act().await);
+    assert_eq!(holder().as_deref(), Some(""), "the other one may take it");
+}

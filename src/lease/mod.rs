@@ -162,6 +162,15 @@ impl Tenure {
 /// Tenures by their channel.
 pub type Tenures = BTreeMap<ObjectKey, Tenure>;
 
+/// Tenures of this process, as the stored leases say.
+#[derive(Debug, Default)]
+struct Held {
+    /// What it is to keep.
+    kept: Tenures,
+    /// What another replica is to have.
+    withdrawn: Tenures,
+}
+
 /// What this process may do. Cheap to clone.
 #[derive(Clone)]
 pub struct Leases(Arc<Shared>);
@@ -202,6 +211,14 @@ impl Leases {
     #[must_use]
     pub fn tenures(&self) -> signal::Receiver<Tenures> {
         self.0.tenures()
+    }
+
+    /// Tenures that were withdrawn and are still in the leases. One under which nothing is done has to be given up: see
+    /// [`gave_up`](Self::gave_up). It may have been withdrawn before anybody looked, and nobody else takes it before. The signal of
+    /// [`tenures`](Self::tenures) tells of these too.
+    #[must_use]
+    pub fn withdrawn(&self) -> Tenures {
+        self.0.withdrawn()
     }
 
     /// Whether a tenure holds at this moment, by this process's own clock.

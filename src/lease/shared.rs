@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch as signal};
 
 use super::objects::Reign;
-use super::{LeaseSettings, LeaseTimes, Tenure, Tenures};
+use super::{Held, LeaseSettings, LeaseTimes, Tenure, Tenures};
 use crate::clock;
 use crate::domain::ids::{ObjectKey, ReplicaId};
 use crate::domain::restored::Restored;
@@ -38,6 +38,8 @@ struct State {
     leads_as: Option<ReplicaId>,
     wanted: Option<BTreeSet<ObjectKey>>,
     given_up: BTreeSet<ObjectKey>,
+    /// What the leases say that this process holds, and another one is to have.
+    withdrawn: Tenures,
     is_leaving: bool,
     restored: Option<Restored>,
     /// The leader's lease, as far as it was ever seen.
@@ -135,7 +137,7 @@ impl Shared {
         state.standing = None;
         state.given_up.clear();
         drop(state);
-        self.publish(None, Tenures::new(), false);
+        self.publish(None, Held::default(), false);
     }
 
     /// Who this process is among the replicas.
@@ -197,6 +199,7 @@ impl Shared {
         let mut state = self.lock();
         if state.standing.as_ref().is_some_and(|standing| standing.id == tenure.replica) {
             state.given_up.insert(tenure.channel.clone());
+            state.withdrawn.remove(&tenure.channel);
             self.tenures.send_if_modified(|known| {
                 let is_it = known.get(&tenure.channel) == Some(tenure);
                 is_it && known.remove(&tenure.channel).is_some()
@@ -259,16 +262,27 @@ impl Shared {
         self.lock().restored.clone()
     }
 
-    /// Says what this process holds and is to keep, as `id`. What was given up since that was found out is not in it.
-    pub(super) fn publish(&self, id: Option<&ReplicaId>, mut tenures: Tenures, is_leader: bool) {
+    /// Tenures of which the leases still name this process, and that are to be another one's. Whoever does nothing under one has to
+    /// give it up; it may never have heard that it had it.
+    pub(super) fn withdrawn(&self) -> Tenures {
+        self.lock().withdrawn.clone()
+    }
+
+    /// Says what this process holds, as `id`. What was given up since that was found out is not in it.
+    pub(super) fn publish(&self, id: Option<&ReplicaId>, held: Held, is_leader: bool) {
+        let Held { mut kept, mut withdrawn } = held;
         let mut state = self.lock();
         state.leads_as = id.filter(|_| is_leader).cloned();
-        tenures.retain(|channel, _| !state.given_up.contains(channel));
+        for tenures in [&mut kept, &mut withdrawn] {
+            tenures.retain(|channel, _| !state.given_up.contains(channel));
+        }
         self.leadership.send_if_modified(|known| std::mem::replace(known, is_leader) != is_leader);
+        let is_withdrawn = state.withdrawn != withdrawn;
+        state.withdrawn = withdrawn;
         self.tenures.send_if_modified(|known| {
-            let is_changed = *known != tenures;
-            *known = tenures;
-            is_changed
+            let is_changed = *known != kept;
+            *known = kept;
+            is_changed || is_withdrawn
         });
         drop(state);
         self.show();
