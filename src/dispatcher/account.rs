@@ -190,6 +190,9 @@ impl Account {
 
     /// Takes in what the answer to a request means for the account.
     pub(super) fn feel(&mut self, door: DoorNumber, effect: ChannelEffect, now: Instant, wall: Timestamp) {
+        if matches!(effect, ChannelEffect::Unreachable(_)) {
+            self.day.untake(wall);
+        }
         if door != self.door_number {
             return;
         }

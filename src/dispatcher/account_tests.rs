@@ -211,31 +211,6 @@ fn an_account_that_is_restricted_waits_for_a_person_also_in_the_next_process() {
 }
 
 #[test]
-fn the_limit_of_a_day_holds_over_a_restart_and_says_until_when() {
-    let now = clock::monotonic();
-    let limits = json!({"limits": {"recipientsPerDay": 2}});
-    let mut account = Account::new();
-    enter(&mut account, &channel("uid", 1, &limits, &Value::Null), "token", now);
-    for _ in 0..2 {
-        assert!(door(&mut account, now).is_some());
-        account.take(now, WALL());
-    }
-    assert_eq!(door(&mut account, now), None);
-    let Health::DayIsFull(until) = account.health(true, now, WALL()) else { panic!("the day is full") };
-    assert_eq!(until.to_string(), "2026-11-24T11:00:00Z");
-    let stored = account.day().stored();
-    assert!(account.may_send(0, now, until).is_ok(), "there is room then");
-
-    let status = json!({"observedGeneration": 1, "throttledUntil": until, "conditions": [
-        {"type": "Throttled", "status": "True", "reason": "DailyLimit", "message": "",
-         "lastTransitionTime": "2026-11-23T10:00:00Z", "observedGeneration": 1},
-    ], "sentByHour": stored});
-    let mut next = Account::new();
-    enter(&mut next, &channel("uid", 1, &limits, &status), "token", now);
-    assert_eq!(door(&mut next, now), None);
-}
-
-#[test]
 fn a_throttled_account_goes_on_at_half_its_speed() {
     let now = clock::monotonic();
     let mut account = Account::new();
@@ -385,6 +360,8 @@ fn a_wait_in_the_answer_of_a_server_that_is_not_available_is_kept() {
 mod in_the_status;
 #[path = "account/lookup_tests.rs"]
 mod lookups;
+#[path = "account/day_tests.rs"]
+mod of_a_day;
 #[path = "account/reading_tests.rs"]
 mod reading_again;
 #[path = "account/reported_tests.rs"]

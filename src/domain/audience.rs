@@ -32,13 +32,13 @@ const CHAT_COLUMNS: [&str; 3] = ["chat", "id", "phone"];
 pub enum AudienceError {
     /// No column holds the chats.
     #[error(
-        "{source_name} has no column chat, id or phone (its first line is \"{first_line}\"): name the column that holds the chats"
+        "{source_name} has no column chat, id or phone among the {columns} of its first line: name the column that holds the chats there"
     )]
     NoChatColumn {
         /// Where it was read.
         source_name: String,
-        /// How it begins.
-        first_line: String,
+        /// How many columns its first line has. What is in them may be a person, or a password: errors stand in the log.
+        columns: usize,
     },
     /// A column cannot be a parameter.
     #[error(
@@ -147,6 +147,24 @@ impl Audience {
     /// # Errors
     /// When the text as a whole makes no sense. A bad row is a row with a reason.
     pub fn add_csv(&mut self, source_name: &str, text: &str) -> Result<(), AudienceError> {
+        self.read_csv(source_name, text, true)
+    }
+
+    /// The same of a text that may be something else by mistake, such as a password: it is an audience only if its first line says
+    /// which column holds the chats.
+    ///
+    /// # Errors
+    /// As [`add_csv`](Self::add_csv), and when there is no such line.
+    pub fn add_csv_with_header(&mut self, source_name: &str, text: &str) -> Result<(), AudienceError> {
+        self.read_csv(source_name, text, false)
+    }
+
+    fn read_csv(
+        &mut self,
+        source_name: &str,
+        text: &str,
+        may_be_headerless: bool,
+    ) -> Result<(), AudienceError> {
         let text = text.trim_start_matches('\u{feff}');
         let delimiter = delimiter_of(text);
         let not_csv = |problem| AudienceError::NotCsv { source_name: source_name.to_owned(), problem };
@@ -171,7 +189,7 @@ impl Audience {
                 self.add_record(columns, &record)?;
                 continue;
             }
-            let found = Columns::of(source_name, &record)?;
+            let found = Columns::of(source_name, &record, may_be_headerless)?;
             if found.is_headerless {
                 self.add_record(&found, &record)?;
             }
@@ -265,7 +283,11 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(source_name: &str, first: &csv::StringRecord) -> Result<Self, AudienceError> {
+    fn of(
+        source_name: &str,
+        first: &csv::StringRecord,
+        may_be_headerless: bool,
+    ) -> Result<Self, AudienceError> {
         let names: Vec<&str> = first.iter().map(str::trim).collect();
         let is_chat = |name: &str| CHAT_COLUMNS.iter().any(|wanted| name.eq_ignore_ascii_case(wanted));
         if let Some(second) = names.iter().filter(|name| is_chat(name)).nth(1) {
@@ -278,13 +300,15 @@ impl Columns {
         match names.iter().position(|name| is_chat(name)) {
             Some(chat) => Self::with_header(source_name, &names, chat),
             // A list of ids: a name would have no digit and no sign of an address in it.
-            None if names.len() == 1 && names[0].contains(|c: char| c.is_ascii_digit() || c == '@') => {
+            None if may_be_headerless
+                && names.len() == 1
+                && names[0].contains(|c: char| c.is_ascii_digit() || c == '@') =>
+            {
                 Ok(Self { chat: 0, params: Vec::new(), number: 1, is_headerless: true })
             }
-            None => Err(AudienceError::NoChatColumn {
-                source_name: source_name.to_owned(),
-                first_line: names.join(",").chars().take(80).collect(),
-            }),
+            None => {
+                Err(AudienceError::NoChatColumn { source_name: source_name.to_owned(), columns: names.len() })
+            }
         }
     }
 

@@ -47,6 +47,15 @@ impl DayCount {
         self.total += 1;
     }
 
+    /// Takes the last message that was counted back: its request never left.
+    pub fn untake(&mut self, now: Timestamp) {
+        self.forget_old(now);
+        if let Some(mut last) = self.hours.last_entry().filter(|last| *last.get() > 0) {
+            *last.get_mut() -= 1;
+            self.total -= 1;
+        }
+    }
+
     /// Messages of the last 24 hours.
     pub fn total(&mut self, now: Timestamp) -> u32 {
         self.forget_old(now);
@@ -123,6 +132,17 @@ mod tests {
         assert!(count.clone().full_until(4, hour_before).is_some(), "and not before");
         let later = count.full_until(2, at(5)).expect("full");
         assert!(later > until, "a smaller limit waits for more");
+    }
+
+    #[test]
+    fn what_never_left_does_not_count() {
+        let mut count = sent([0, 5]);
+        count.untake(at(5));
+        assert_eq!((count.total(at(5)), count.full_until(2, at(5))), (1, None));
+        count.untake(at(5));
+        count.untake(at(5));
+        assert_eq!(count.total(at(5)), 1, "the others were of another hour");
+        assert_eq!(sent([]).total(at(5)), 0);
     }
 
     #[test]

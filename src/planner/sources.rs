@@ -38,7 +38,12 @@ pub(super) async fn audience(
             Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         };
-        audience = match add(audience, move |audience| audience.add_csv(&name, &text)).await {
+        let is_secret = source.secret_ref.is_some();
+        let read = move |audience: &mut Audience| match is_secret {
+            true => audience.add_csv_with_header(&name, &text),
+            false => audience.add_csv(&name, &text),
+        };
+        audience = match add(audience, read).await {
             Ok(audience) => audience,
             Err(problem) => return Ok(Err(problem)),
         };

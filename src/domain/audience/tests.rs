@@ -189,3 +189,19 @@ fn two_columns_that_may_hold_the_chat_are_no_guess() {
         assert_eq!(error.category(), "InvalidColumn", "{header}");
     }
 }
+
+#[test]
+fn what_is_no_audience_is_shown_nowhere_and_a_secret_is_none_without_a_header() {
+    let mut audience = Audience::default();
+    for text in ["hunter2-very-secret,second", "hunter2-very-secret", "15550100001,Ana"] {
+        let error =
+            audience.add_csv_with_header("key password of Secret other", text).expect_err("no header");
+        assert_eq!(error.category(), "NoChatColumn");
+        assert!(
+            !["hunter2", "15550100001", "Ana"].iter().any(|word| error.to_string().contains(word)),
+            "{error}"
+        );
+    }
+    audience.add_csv_with_header("key chats of Secret customers", "phone\n15550100001\n").expect("readable");
+    assert_eq!(audience.finish().map(|rows| rows.len()), Ok(1));
+}
