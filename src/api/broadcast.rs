@@ -28,8 +28,8 @@ use super::{BroadcastStatus, KeyRef, LocalRef, MessageContent};
     printcolumn(name = "Delivered%", type_ = "integer", json_path = ".status.deliveredPercent"),
     printcolumn(name = "Read%", type_ = "integer", json_path = ".status.readPercent"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counts.failed"),
+    printcolumn(name = "Unknown", type_ = "integer", json_path = ".status.counts.unknown"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Unknown", type_ = "integer", json_path = ".status.counts.unknown", priority = 1),
     printcolumn(name = "Channel", type_ = "string", json_path = ".status.resolved.channelRef.name", priority = 1),
     printcolumn(name = "Restarted-From", type_ = "string", json_path = ".status.restartedFrom.name", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 57")
