@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::common::books;
 use crate::common::stage::{CHANNEL, Stage, broadcast, chat_id, condition, counts, restart};
+use crate::restores::delete_and_keep_pages;
 
 /// A restart that is interrupted right after it has taken its source.
 pub async fn taken_by_first(stage: &Stage) {
@@ -275,7 +276,7 @@ async fn a_restart_that_is_held_leaves_its_source_alone() {
     stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 100}})));
     stage.apply(&broadcast("again", 2, json!({})));
     stage.complete("again").await;
-    stage.kubectl(&["delete", "bc", "again", "--cascade=orphan", "--timeout=60s"]);
+    delete_and_keep_pages(&stage, "again").await;
     stage.apply(&broadcast("sale", 300, json!({})));
     stage.accepted("sale", 5).await;
     stage.pause("sale", true).await;

@@ -60,7 +60,7 @@ pub async fn stopped_after(stage: &Stage, messages: usize) -> Broadcast {
 
 /// Deletes a Broadcast whose pages stay, as after a restore from a backup. `--cascade=orphan` does the same, once the garbage
 /// collector has heard of the kind.
-async fn delete_and_keep_pages(stage: &Stage, name: &str) {
+pub async fn delete_and_keep_pages(stage: &Stage, name: &str) {
     for page in stage.pages(name).await {
         let orphan = json!({"metadata": {"ownerReferences": null}}).to_string();
         let page = page.metadata.name.expect("a name");
