@@ -44,7 +44,7 @@ async fn sources_are_read_in_their_order_and_a_chat_of_two_sources_gets_one_mess
     let stage = Stage::new().await;
     for (kind, data) in [
         (json!("ConfigMap"), json!({"data": {"chats.csv": "chat,name\n15550100001,Ana\n15550100002,Bo\n"}})),
-        (json!("Secret"), json!({"stringData": {"chats.csv": "15550100003\n15550100001\n"}})),
+        (json!("Secret"), json!({"stringData": {"chats.csv": "phone\n15550100003\n15550100001\n"}})),
     ] {
         let mut source = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "audience"}});
         crate::common::stage::merge(&mut source, data);
