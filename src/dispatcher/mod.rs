@@ -136,7 +136,7 @@ impl Senders {
             }
         }
         for tenure in tenures.values() {
-            if self.running.values().all(|running| running.tenure.channel != tenure.channel) {
+            if !self.has_task(&tenure.channel) {
                 let end = CancellationToken::new();
                 tracing::info!(channel = %tenure.channel, "sends for the channel");
                 context.pulse.begin(&Loop::Sender(tenure.channel.clone()), clock::monotonic());
@@ -147,10 +147,15 @@ impl Senders {
         }
     }
 
+    /// Whether a channel has a task, one that is ending too.
+    fn has_task(&self, channel: &ObjectKey) -> bool {
+        self.running.values().any(|running| running.tenure.channel == *channel)
+    }
+
     /// Gives back what was taken and withdrawn again before any task began: nobody else would, and nobody else may send for it.
     fn give_back_unused(&self, leases: &Leases) {
         for tenure in leases.withdrawn().values() {
-            if self.running.values().all(|running| running.tenure.channel != tenure.channel) {
+            if !self.has_task(&tenure.channel) {
                 tracing::info!(channel = %tenure.channel, "has not begun to send for the channel, giving it back");
                 leases.gave_up(tenure);
             }

@@ -1,6 +1,5 @@
-//! What stops by what receipts say: the channel, where a code is about the account; the Broadcast, where it is about what
-//! is sent, or a rule says so. A channel that
-//! was too fast slows down.
+//! What stops by what receipts say: the channel, where a code is about the account; the Broadcast, where it is about what is sent, or
+//! a rule says so. A channel that was too fast slows down.
 
 use std::collections::HashSet;
 
