@@ -174,13 +174,19 @@ fn is_about_reading(refusal: &Refusal) -> bool {
     refusal.kind == RefusalKind::Sender(SenderTrouble::AuthenticationFailed) && !is_about_all
 }
 
-/// A person, by phone number, or a group, by the id that the Groups API gave it (letters and digits, base64). Ids of phones and of
-/// other gateways, `…@c.us` and `…@g.us`, mean nothing to the Cloud API.
+/// Whether a chat is a group, by the id that the Groups API gave it: letters and digits, base64.
+#[must_use]
+pub fn is_group(chat: &str) -> bool {
+    let is_of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte);
+    chat.bytes().all(is_of_id) && chat.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+/// A person, by phone number, or a group, by its id. Ids of phones and of other gateways, `…@c.us` and `…@g.us`, mean nothing to the
+/// Cloud API.
 fn recipient_type(chat: &str) -> Result<&'static str, Answer> {
-    let is_group_id = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte);
     if !chat.is_empty() && chat.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok("individual")
-    } else if chat.bytes().all(is_group_id) && chat.bytes().any(|byte| byte.is_ascii_alphabetic()) {
+    } else if is_group(chat) {
         Ok("group")
     } else {
         let detail = "not a phone number, nor an id of a group of the Cloud API, which has no @";

@@ -11,6 +11,7 @@ use crate::domain::ids::ObjectKey;
 use crate::domain::receipt::{Preference, Receipt};
 use crate::domain::suppression::reason_of;
 use crate::ledger::LedgerError;
+use crate::providers::whatsapp;
 use crate::suppressions;
 
 /// Opt-outs that are stored at the same time: a body may have thousands, and its sender waits seconds for the answer.
@@ -81,7 +82,7 @@ pub async fn suppress(
 /// Who speaks: the chat, or the person that the receipt `named` in a group of the Cloud API. That one wants no more messages keeps none
 /// from the others.
 fn person_in(provider: ProviderName, chat: String, named: &str) -> String {
-    let is_group = provider == ProviderName::WhatsApp && chat.bytes().any(|byte| byte.is_ascii_alphabetic());
+    let is_group = provider == ProviderName::WhatsApp && whatsapp::is_group(&chat);
     if is_group && !named.is_empty() { named.to_owned() } else { chat }
 }
 
