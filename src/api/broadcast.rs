@@ -192,7 +192,7 @@ pub struct RestartFrom {
 }
 
 /// A group of chats that a restart can take over.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Include {
     /// Chats whose message surely was not delivered.
     Failed,

@@ -1,6 +1,6 @@
 //! A restart: when it may take its source over, and which chats it gets.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::audience::DUPLICATE;
 use super::chat::ChatRules;
@@ -129,6 +129,33 @@ pub fn carried_over<'a>(pages: impl Iterator<Item = &'a Page>, include: &[Includ
         .filter(|(recipient, row)| recipient.skip.is_empty() && is_included(row, include))
         .map(|(recipient, _)| recipient.clone())
         .collect()
+}
+
+/// Why a restart named `child` would get nobody while its source has chats left, if so: `include` names none of them. Such a
+/// restart must not close the source to one that does.
+#[must_use]
+pub fn nobody_included(child: &str, request: &RestartFrom, sealed: &[Page]) -> Option<String> {
+    let all = [("Failed", Include::Failed), ("Cancelled", Include::Unsent), ("Unknown", Include::Unknown)];
+    let mut left =
+        all.map(|(name, include)| (name, include, carried_over(sealed.iter(), &[include]).len())).to_vec();
+    left.retain(|(_, _, chats)| *chats > 0);
+    if left.is_empty() || left.iter().any(|(_, include, _)| request.include.contains(include)) {
+        return None;
+    }
+    let counts: Vec<String> = left.iter().map(|(name, _, chats)| format!("{chats} {name}")).collect();
+    let include: BTreeSet<Include> =
+        left.iter().map(|(_, include, _)| *include).chain(request.include.iter().copied()).collect();
+    let hint = match left.iter().any(|(_, include, _)| *include == Include::Unknown) {
+        true => " Unknown ones may have the message: ask the gateway first.",
+        false => "",
+    };
+    Some(format!(
+        "Broadcast {} has {} chats left, and spec.restartFrom.include names none of them.{hint} To send to them: kubectl patch bc \
+         {child} --type=merge -p '{{\"spec\":{{\"restartFrom\":{{\"include\":{}}}}}}}'",
+        request.name,
+        counts.join(" and "),
+        serde_json::json!(include)
+    ))
 }
 
 /// Chats of a source whose channel has the rules `from`, as those of a channel with the rules `to`. None is left out: what

@@ -135,6 +135,33 @@ fn a_restart_is_of_the_source_that_it_took_or_else_of_the_one_that_it_asks_for()
 }
 
 #[test]
+fn a_restart_that_names_none_of_the_chats_that_are_left_would_get_nobody() {
+    use Outcome::{Cancelled, Failed, Pending, Sent, Skipped, Unknown};
+    let of = |outcomes: &[Outcome]| {
+        let mut page =
+            Page::planned((0..outcomes.len()).map(|n| recipient(&format!("1555{n:04}"))).collect());
+        for (row, outcome) in outcomes.iter().enumerate() {
+            page.merge(row, &Row::known(*outcome, 1, Timestamp::UNIX_EPOCH));
+        }
+        page
+    };
+    let asked = |include: &[Include], outcomes: &[Outcome]| {
+        let request = RestartFrom { include: include.to_vec(), ..request() };
+        nobody_included("sale-r1", &request, &[of(&[Sent]), of(outcomes)])
+    };
+    let usual = [Include::Failed, Include::Unsent];
+    for outcomes in [&[Sent][..], &[Skipped], &[Sent, Failed, Unknown], &[Cancelled, Unknown], &[Pending]] {
+        assert_eq!(asked(&usual, outcomes), None, "{outcomes:?}");
+    }
+    assert_eq!(asked(&[Include::Unknown], &[Unknown, Failed]), None);
+    let message = asked(&usual, &[Unknown, Sent, Unknown]).expect("nobody");
+    assert!(message.contains("2 Unknown chats") && message.contains("ask the gateway first"), "{message}");
+    assert!(message.contains(r#"kubectl patch bc sale-r1 --type=merge -p '{"spec":{"restartFrom":{"include":["Failed","Unsent","Unknown"]}}}'"#), "{message}");
+    let message = asked(&[Include::Unknown], &[Failed, Cancelled, Cancelled]).expect("nobody");
+    assert!(message.contains("1 Failed and 2 Cancelled chats") && !message.contains("ask"), "{message}");
+}
+
+#[test]
 fn names_of_children_are_short_and_always_the_same() {
     let lineage = |root: &str| Lineage { root: root.into(), depth: 2, total: 0, reached: 0 };
     let source = ObjectRef { name: "sale-r1".into(), uid: "0b3f9a3e-1c5e".into() };

@@ -23,7 +23,9 @@ use crate::cluster::within;
 use crate::domain::hold::{Books, books};
 use crate::domain::ids::ObjectKey;
 use crate::domain::page::{Page, Recipient};
-use crate::domain::restart::{Decision, accepted, carried_over, child_name, decide, held, lineage};
+use crate::domain::restart::{
+    Decision, accepted, carried_over, child_name, decide, held, lineage, nobody_included,
+};
 use crate::domain::verdict::{Refusal, Stage};
 use crate::ledger::LedgerError;
 
@@ -68,7 +70,11 @@ pub(super) async fn prepare(
     if let Some(refused) = refuse_closed(child, &source, &batches, context) {
         return Ok(Err(refused));
     }
-    if let Err(stage) = check_texts(&source, &batches, &resolved, request, &rules, context).await {
+    let expected = match as_closed(&child.name_any(), request, &batches) {
+        Ok(pages) => pages,
+        Err(stage) => return Ok(Err(stage)),
+    };
+    if let Err(stage) = check_texts(&source, &expected, &resolved, request, &rules, context).await {
         return Ok(Err(stage));
     }
     if is_stopped_before_it_began(child) {
@@ -82,6 +88,10 @@ pub(super) async fn prepare(
         Ok(pages) => pages,
         Err(stage) => return Ok(Err(stage)),
     };
+    // A receipt may have come before the last page was closed.
+    if let Some(message) = nobody_included(&child.name_any(), request, &pages) {
+        return Ok(Err(stalled("NobodyIncluded", &message)));
+    }
     let recipients = match rules.readdressed(carried_over(pages.iter(), &request.include)).await {
         Ok(recipients) => recipients,
         Err(stage) => return Ok(Err(stage)),
@@ -122,23 +132,35 @@ fn resolve(child: &Broadcast, source: &Broadcast) -> Result<Resolved, Stage> {
     }
 }
 
+/// The pages of a source as they will be once they are closed, if the restart gets anybody of them. One that cannot be read is
+/// refused when it is closed.
+fn as_closed(child: &str, request: &RestartFrom, batches: &[BroadcastBatch]) -> Result<Vec<Page>, Stage> {
+    let now = crate::clock::now();
+    let mut pages: Vec<Page> = batches.iter().filter_map(|batch| Page::parse(batch).ok()).collect();
+    let closed = pages.iter_mut().filter_map(|page| page.seal(now).ok()).count();
+    match nobody_included(child, request, &pages) {
+        Some(_) if closed < pages.len() => Err(in_flight()),
+        Some(message) => Err(stalled("NobodyIncluded", &message)),
+        None => Ok(pages),
+    }
+}
+
+/// What a claim holds up, until its requests are recorded.
+fn in_flight() -> Stage {
+    let message = "waiting until the requests of the source that are in flight are recorded";
+    Stage::Waiting("WaitingForSource", message.into())
+}
+
 /// Checks the message against the chats that the child may get, before anything is closed.
 async fn check_texts(
     source: &Broadcast,
-    batches: &[BroadcastBatch],
+    pages: &[Page],
     resolved: &Resolved,
     request: &RestartFrom,
     rules: &Rules,
     context: &Context,
 ) -> Result<(), Stage> {
-    let mut recipients = Vec::new();
-    for batch in batches {
-        if let Ok(mut page) = Page::parse(batch) {
-            // As it will be once it is closed; a page with a claim on it is checked with what it has.
-            let _ = page.seal(crate::clock::now());
-            recipients.extend(carried_over([page].iter(), &request.include));
-        }
-    }
+    let recipients = carried_over(pages.iter(), &request.include);
     let recipients = rules.readdressed(recipients).await?;
     if let Some(stage) = nobody_left(&recipients) {
         return Err(stage);
@@ -225,10 +247,7 @@ async fn close_pages(
         }
         match context.ledger.seal(&key, &uid).await {
             Ok(page) => pages.push(Page::clone(&page)),
-            Err(LedgerError::Claimed { .. }) => {
-                let message = "waiting until the requests of the source that are in flight are recorded";
-                return Ok(Err(Stage::Waiting("WaitingForSource", message.into())));
-            }
+            Err(LedgerError::Claimed { .. }) => return Ok(Err(in_flight())),
             Err(LedgerError::WentBack { .. }) => return Ok(Err(source_is_held(&source.name_any()))),
             Err(error) => return Err(error.into()),
         }

@@ -140,7 +140,9 @@ pub fn is_over(seen: &Seen, names: &[&str]) -> bool {
     let complete = names.iter().all(|name| {
         seen.broadcasts.get(*name).is_some_and(|broadcast| {
             let observed = broadcast.status.as_ref().map(|status| status.observed_generation);
-            is_complete(broadcast) && observed == broadcast.metadata.generation
+            // A fault can leave a restart nobody but Unknown chats, which it does not include.
+            let is_done = is_complete(broadcast) || state(broadcast) == "NobodyIncluded";
+            is_done && observed == broadcast.metadata.generation
         })
     });
     let claimed = seen.pages.values().any(|page| page.status.as_ref().is_some_and(|s| s.claim.is_some()));

@@ -181,6 +181,31 @@ async fn a_restart_with_nothing_to_send_again_is_complete_at_once_and_says_so() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_would_get_nobody_leaves_its_source_to_one_that_does() {
+    let stage = Stage::new().await;
+    stage.set_faults(json!([{"do": {"statusAfterAccept": 504}}]));
+    stage.apply(&broadcast("sale", 3, json!({})));
+    assert_eq!(counts(&stage.complete("sale").await).unknown, 3);
+    stage.patch("sale", json!({"metadata": {"annotations": {"broadcast-operator.dev/restart": "1"}}})).await;
+    let empty = stage.wait_state("sale-r1", "NobodyIncluded").await;
+    let message = condition(&empty, "Ready").expect("Ready").message;
+    assert!(message.contains("3 Unknown"), "{message}");
+    let source = stage.broadcast("sale").await.status.expect("status");
+    assert_eq!(source.restarted_by, None);
+    assert!(!stage.pages("sale").await.iter().any(|page| page.status.as_ref().is_some_and(|s| s.sealed)));
+
+    // Whoever finds that they were not reached says so, as the message shows.
+    stage.set_faults(json!([]));
+    let (_, command) = message.split_once("kubectl ").expect("a command");
+    let command = command.replace('\'', "");
+    stage.kubectl(&command.split_whitespace().collect::<Vec<_>>());
+    let child = stage.complete("sale-r1").await;
+    books::check_complete(&stage, &child, 3).await;
+    assert_eq!(counts(&child).sent, 3);
+    stage.wait_state("sale", "Restarted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_cannot_be_says_why_and_sends_nothing() {
     let stage = Stage::new().await;
     stage.apply(&broadcast("sale", 5, json!({})));
