@@ -90,10 +90,13 @@ impl Ending {
         Self { objects, ..self.clone() }.check(reference, &[])
     }
 
-    /// The same without everything that belongs to a restart.
-    fn without_restarts(&self) -> Self {
+    /// The same without everything that belongs to a restart, and if `is_refused` without what one does to its source.
+    fn without_restarts(&self, is_refused: bool) -> Self {
         let mut rest = self.clone();
         rest.objects.retain(|name, _| !is_of_restart(name));
+        if is_refused {
+            rest.objects.values_mut().for_each(untake);
+        }
         rest.rows.retain(|page, _| !is_of_restart(page));
         rest.changes.clear();
         rest
@@ -105,7 +108,9 @@ impl Ending {
         // What a restart gets follows from what is known of its source.
         let is_unsure = self.rows.values().flatten().any(|row| row.1 == Outcome::Unknown);
         if is_unsure && self.rows.keys().chain(reference.rows.keys()).any(|page| is_of_restart(page)) {
-            return self.without_restarts().check(&reference.without_restarts(), doubtful);
+            let is_refused = self.objects.values().any(|object| has_reason(object, "NobodyIncluded"));
+            let reference = reference.without_restarts(is_refused);
+            return self.without_restarts(is_refused).check(&reference, doubtful);
         }
         let mut differences = Vec::new();
         for (page, expected) in &reference.rows {
@@ -149,6 +154,22 @@ impl Ending {
 
 fn is_of_restart(name: &str) -> bool {
     name.contains("again")
+}
+
+fn has_reason(object: &Value, reason: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.is_some_and(|conditions| conditions.iter().any(|condition| condition["reason"] == reason))
+}
+
+/// Takes away what is different about an object that a restart has taken.
+fn untake(object: &mut Value) {
+    let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) else { return };
+    status.retain(|name, _| name != "restartedBy" && name != "sealed");
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        if condition["reason"] == "Restarted" {
+            condition["reason"] = "Succeeded".into();
+        }
+    }
 }
 
 fn masked(mut value: Value) -> Value {
