@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::connections::{self, Bounds};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 
@@ -60,23 +61,19 @@ struct Admin {
 }
 
 /// Serves until `ended`.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
     pulse: Pulse,
     metrics: Metrics,
     ended: CancellationToken,
-) -> std::io::Result<()> {
+) {
     let routes = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .with_state(Admin { readiness, pulse, metrics });
-    let stopped = async move { ended.cancelled().await };
-    axum::serve(listener, routes).with_graceful_shutdown(stopped).await
+    connections::serve(listener, routes, Bounds::ADMIN, ended).await;
 }
 
 /// Dead is only what cannot come to life again by itself: whoever waits for an API server or a gateway is alive.
@@ -109,6 +106,9 @@ async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
 mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::domain::ids::ObjectKey;
@@ -144,7 +144,33 @@ mod tests {
             assert_eq!(livez().await.0, 200, "it goes round again");
         }
         ended.cancel();
-        serving.await.expect("no panic").expect("no error");
+        serving.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn connections_that_leak_keep_no_probe_out() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let ended = CancellationToken::new();
+        let serving = tokio::spawn(serve(
+            listener,
+            Readiness::default(),
+            Pulse::default(),
+            Metrics::new(),
+            ended.clone(),
+        ));
+        let mut leaked = Vec::new();
+        for _ in 0..Bounds::ADMIN.connections {
+            leaked.push(TcpStream::connect(address).await.expect("a connection"));
+        }
+        let answer = reqwest::get(format!("http://{address}/livez")).await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 200);
+        let mut byte = [0];
+        let read = tokio::time::timeout(Bounds::ADMIN.head / 2, leaked[0].read(&mut byte)).await;
+        assert_eq!(read.expect("the oldest makes room").expect("closed in order"), 0);
+        ended.cancel();
+        serving.await.expect("no panic");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod connections;
 pub mod dispatcher;
 pub mod domain;
 pub mod events;

@@ -4,7 +4,6 @@
 //! goes out only after the receipts are stored, so that a crash makes the gateway send them again.
 
 mod body;
-mod connections;
 mod early;
 mod homes;
 mod looked_up;
@@ -36,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::BroadcastChannelSpec;
 use crate::clock;
+use crate::connections::{self, Bounds};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::{Outcome, Row};
 use crate::domain::receipt::{Notices, Receipt};
@@ -45,7 +45,6 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::{Metrics, ReceiptResult};
 use crate::observed::Observed;
 use crate::providers::whatsapp;
-use connections::Bounds;
 use homes::Homes;
 pub use looked_up::store_news;
 use places::{At, Named, NamedBy, Places};
@@ -94,7 +93,7 @@ pub async fn serve(listener: TcpListener, books: Books, ended: CancellationToken
     let routes = Router::new()
         .route("/v1/namespaces/{namespace}/channels/{channel}/receipts", post(receive).get(shake_hands))
         .with_state(Arc::new(context));
-    connections::serve(listener, routes, Bounds::default(), ended).await;
+    connections::serve(listener, routes, Bounds::RECEIPTS, ended).await;
 }
 
 async fn receive(

@@ -35,15 +35,6 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
-    /// A server failed.
-    #[error("the {part} ended")]
-    Server {
-        /// Which one.
-        part: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// Sending stopped.
     #[error("the dispatcher ended")]
     Dispatcher(#[source] dispatcher::SenderDied),

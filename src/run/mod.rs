@@ -104,7 +104,7 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
         version = env!("CARGO_PKG_VERSION"), "broadcast-operator starts"
     );
     let admin = admin::serve(admin, readiness.clone(), pulse.clone(), metrics.clone(), close.clone());
-    let mut admin = Part::server("admin server", admin);
+    let mut admin = Part::task("admin server", admin);
     tokio::select! {
         () = kinds::served(&client, &namespaces, &readiness) => {}
         () = stop.cancelled() => return Ok(()),

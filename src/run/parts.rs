@@ -27,13 +27,6 @@ impl Part {
         })
     }
 
-    pub(super) fn server(
-        name: &'static str,
-        work: impl Future<Output = std::io::Result<()>> + Send + 'static,
-    ) -> Self {
-        Self::new(name, async move { work.await.map_err(|source| RunError::Server { part: name, source }) })
-    }
-
     /// Waits until it ends, which it should not.
     pub(super) async fn ended(&mut self) -> RunError {
         match (&mut self.task).await {

@@ -1,4 +1,5 @@
-//! Connections to the receipts port: anybody on the internet may open one, before anything is known of them.
+//! Connections to the ports of this process. Anybody on the internet may open one to that of receipts, before anything is known of them;
+//! and one that leaks in a cluster must not keep the probes out of the other.
 //!
 //! In: a listener, and what answers requests. Out: answers. There is a bound on connections, and on the time that one may take for the
 //! head of a request. When all are taken, the one that has waited longest without a whole request makes room for the next, so that
@@ -38,12 +39,12 @@ pub struct Bounds {
     pub head: Duration,
 }
 
-impl Default for Bounds {
+impl Bounds {
     /// A gateway that posts single receipts has 64 requests open, so there is room for those of a dozen, and a connection takes some
     /// ten KiB. A head comes in one packet or two.
-    fn default() -> Self {
-        Self { connections: 1024, head: Duration::from_secs(10) }
-    }
+    pub const RECEIPTS: Self = Self { connections: 1024, head: Duration::from_secs(10) };
+    /// Probes, and those who collect metrics.
+    pub const ADMIN: Self = Self { connections: 64, head: Duration::from_secs(10) };
 }
 
 /// Serves until `ended`, and then until what was begun is answered.
