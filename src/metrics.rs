@@ -222,6 +222,7 @@ impl Metrics {
                 RefusalKind::OptedOut => RefusalClass::OptOut,
                 RefusalKind::ChatLimited | RefusalKind::RateLimited => RefusalClass::RateLimit,
                 RefusalKind::Content
+                | RefusalKind::NotSupported
                 | RefusalKind::Media
                 | RefusalKind::MediaNotFetched
                 | RefusalKind::Stopped => RefusalClass::Content,

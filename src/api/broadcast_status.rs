@@ -112,10 +112,10 @@ pub struct BroadcastStatus {
 pub struct StopStatus {
     /// Why.
     pub reason: StopReason,
-    /// The provider's error code.
+    /// The provider's error code, or the operator's own where the provider was not asked.
     #[schemars(length(max = 64))]
     pub code: String,
-    /// What the provider said, cut to 160 bytes.
+    /// What the provider said, or what is wrong, cut to 160 bytes.
     #[serde(default)]
     #[schemars(length(max = 160))]
     pub message: String,
@@ -128,6 +128,8 @@ pub struct StopStatus {
 pub enum StopReason {
     /// The provider cannot send this message to anybody: its template is missing, paused or does not fit.
     TemplateUnavailable,
+    /// The channel has no such message, so the provider was not asked: the channel was changed since the Broadcast began.
+    MessageNotSupported,
     /// A rule of the channel's `spec.errorPolicy` says so.
     ErrorPolicy,
     /// The first messages all failed in the same way.

@@ -288,6 +288,9 @@ impl SendPolicy {
             | RefusalKind::Sender(SenderTrouble::UnexpectedAnswer) => true,
             RefusalKind::RateLimited => return Settled::effect(ChannelEffect::Throttle(wait)),
             RefusalKind::Stopped => return Settled::stop(StopReason::ErrorPolicy, code, detail),
+            RefusalKind::NotSupported => {
+                return Settled::stop(StopReason::MessageNotSupported, code, detail);
+            }
             RefusalKind::Content | RefusalKind::Media | RefusalKind::MediaNotFetched => {
                 return Settled::stop(StopReason::TemplateUnavailable, code, detail);
             }

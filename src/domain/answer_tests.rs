@@ -25,6 +25,7 @@ fn only_errors_about_the_recipient_fail_a_chat() {
     for answer in [
         Answer::refused(RefusalKind::RateLimited, "130429", ""),
         Answer::refused(RefusalKind::Content, "132015", ""),
+        Answer::refused(RefusalKind::NotSupported, "UnsupportedContent", ""),
         Answer::refused(RefusalKind::Sender(SenderTrouble::AuthenticationFailed), "190", ""),
         Answer::refused(RefusalKind::Sender(SenderTrouble::AccountRestricted), "131048", ""),
         Answer::Unreachable { detail: String::new() },
@@ -173,6 +174,14 @@ fn media_of_one_recipient_are_its_own_trouble_and_those_of_all_stop_the_broadcas
     }
     let other = Answer::refused(RefusalKind::Content, "400", "can't parse entities");
     assert_eq!(other.clone().about_media(true), other);
+}
+
+#[test]
+fn what_no_request_can_be_made_of_stops_the_broadcast_as_such() {
+    let cannot = Answer::refused(RefusalKind::NotSupported, "UnsupportedContent", "no templates");
+    let settled = policy(false, false).settle(&Row::pending(), cannot.about_media(true), at(9));
+    assert_eq!((settled.row, settled.effect), (None, ChannelEffect::Working));
+    assert_eq!(settled.stop.map(|stop| stop.reason), Some(StopReason::MessageNotSupported));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! What the provider of a channel can send, and whether a message is something of that. Pure.
 
-use crate::api::{BroadcastChannelSpec, HttpFormat, MediaKind, MessageContent, ProviderName, TextFormat};
-use crate::domain::message::MAX_TEXT;
+use crate::api::{
+    BroadcastChannelSpec, HttpFormat, MediaKind, MessageContent, MessageTemplateRef, ProviderName, TextFormat,
+};
+use crate::domain::content::in_order;
+use crate::domain::message::{MAX_TEXT, template_values};
 
 /// Longest text of an SMS in many parts: Twilio refuses more with error 21617.
 const TWILIO_TEXT: usize = 1600;
@@ -26,6 +29,12 @@ pub struct Capabilities {
     captioned: &'static [MediaKind],
     /// Media that the header of a template can be.
     in_templates: &'static [MediaKind],
+    /// Parameters of a template have to be named, or numbered without a gap.
+    ordered: bool,
+    /// The buttons of a template have parameters of their own.
+    buttons: bool,
+    /// A text and a parameter may be nothing but spaces.
+    blank: bool,
 }
 
 /// What a provider knows of templates.
@@ -59,6 +68,9 @@ impl Capabilities {
             media: ALL_MEDIA,
             captioned: ALL_MEDIA,
             in_templates: ALL_MEDIA,
+            ordered: false,
+            buttons: true,
+            blank: true,
         };
         match channel.provider {
             ProviderName::Http => match channel.http.as_ref().map(|http| http.format) {
@@ -73,6 +85,8 @@ impl Capabilities {
                 templates: Templates::NeedLanguage,
                 captioned: NO_AUDIO,
                 in_templates: NO_AUDIO,
+                ordered: true,
+                blank: false,
                 ..anything
             },
             ProviderName::Telegram => Self {
@@ -80,6 +94,7 @@ impl Capabilities {
                 max_caption: CAPTION,
                 formats: all,
                 templates: Templates::None,
+                blank: false,
                 ..anything
             },
             ProviderName::Twilio => Self {
@@ -88,11 +103,17 @@ impl Capabilities {
                 max_caption: TWILIO_TEXT,
                 templates: Templates::ById("HX", 34),
                 in_templates: &[],
+                buttons: false,
+                blank: false,
                 ..anything
             },
-            ProviderName::Periskope => {
-                Self { provider: "Periskope", max_caption: CAPTION, templates: Templates::None, ..anything }
-            }
+            ProviderName::Periskope => Self {
+                provider: "Periskope",
+                max_caption: CAPTION,
+                templates: Templates::None,
+                blank: false,
+                ..anything
+            },
         }
     }
 
@@ -102,40 +123,68 @@ impl Capabilities {
         if message.media.is_some() { self.max_caption } else { self.max_text }
     }
 
-    /// Checks that the provider can send such a message.
+    /// Checks that the provider can send such a message, by all that is known before it is made for its recipients.
     ///
     /// # Errors
     /// When it cannot, with what to change.
     pub fn check(&self, message: &MessageContent) -> Result<(), Unsupported> {
         let provider = self.provider;
-        let refuse = |problem: String| Err(Unsupported(problem));
         if !self.formats.contains(&message.format) {
             return refuse(format!("{provider} sends plain text alone: remove message.format"));
         }
         if let Some(template) = &message.template {
-            let has_language = template.language.is_some();
-            match self.templates {
-                Templates::None => {
-                    return refuse(format!(
-                        "{provider} has no templates: use message.text instead of message.template"
-                    ));
-                }
-                Templates::NeedLanguage if !has_language => {
-                    return refuse(format!(
-                        "{provider} knows templates by name and language: add message.template.language"
-                    ));
-                }
-                Templates::ById(prefix, length)
-                    if !(template.name.starts_with(prefix) && template.name.len() == length) =>
-                {
-                    return refuse(format!(
-                        "{provider} knows templates by their id: message.template.name must be {prefix} and {} characters",
-                        length - prefix.len()
-                    ));
-                }
-                Templates::Named | Templates::NeedLanguage | Templates::ById(..) => {}
-            }
+            self.check_template(template)?;
         }
+        let is_blank = |text: &String| text.trim().is_empty();
+        if !self.blank && message.media.is_none() && message.text.as_ref().is_some_and(is_blank) {
+            return refuse(format!("{provider} sends no empty text: write something into message.text"));
+        }
+        self.check_media(message)
+    }
+
+    fn check_template(&self, template: &MessageTemplateRef) -> Result<(), Unsupported> {
+        let provider = self.provider;
+        match self.templates {
+            Templates::None => {
+                return refuse(format!(
+                    "{provider} has no templates: use message.text instead of message.template"
+                ));
+            }
+            Templates::NeedLanguage if template.language.is_none() => {
+                return refuse(format!(
+                    "{provider} knows templates by name and language: add message.template.language"
+                ));
+            }
+            Templates::ById(prefix, length)
+                if !(template.name.starts_with(prefix) && template.name.len() == length) =>
+            {
+                return refuse(format!(
+                    "{provider} knows templates by their id: message.template.name must be {prefix} and {} characters",
+                    length - prefix.len()
+                ));
+            }
+            Templates::Named | Templates::NeedLanguage | Templates::ById(..) => {}
+        }
+        if let (true, Err(error)) = (self.ordered, in_order(&template.parameters)) {
+            return refuse(format!("{error}: correct message.template.parameters"));
+        }
+        if !self.buttons && !template.button_parameters.is_empty() {
+            return refuse(format!(
+                "a template of {provider} has its buttons' parameters among the others: move those of \
+                 message.template.buttonParameters to message.template.parameters"
+            ));
+        }
+        let blank = template_values(template).find(|(_, value)| value.trim().is_empty());
+        match blank {
+            Some((part, _)) if !self.blank => {
+                refuse(format!("{provider} takes no empty parameter: give {part} a value, or remove it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_media(&self, message: &MessageContent) -> Result<(), Unsupported> {
+        let provider = self.provider;
         let Some(media) = &message.media else { return Ok(()) };
         let kind = media.kind;
         if !self.media.contains(&kind) {
@@ -152,6 +201,10 @@ impl Capabilities {
         }
         Ok(())
     }
+}
+
+fn refuse(problem: String) -> Result<(), Unsupported> {
+    Err(Unsupported(problem))
 }
 
 fn word(kind: MediaKind) -> &'static str {
@@ -200,6 +253,59 @@ mod tests {
         }
         let error = check(WhatsApp, &template).expect_err("no language");
         assert!(error.contains("message.template.language"), "{error}");
+    }
+
+    #[test]
+    fn what_no_request_can_be_made_of_is_found_in_the_message_alone() {
+        use ProviderName::{Http, Periskope, Telegram, Twilio, WhatsApp};
+        let template = |parameters: Value, buttons: Value| {
+            json!({"template": {"name": format!("HX{}", "0".repeat(32)), "language": "en_US",
+                                "parameters": parameters, "buttonParameters": buttons}})
+        };
+        let parameters = |parameters| template(parameters, json!({}));
+        let (by_name, all) =
+            (&[Http, WhatsApp, Twilio][..], &[Http, WhatsApp, Twilio, Telegram, Periskope][..]);
+        let ten: serde_json::Map<_, _> = (1..=10).map(|number| (number.to_string(), json!("a"))).collect();
+        let blank = || json!({"text": " \n"});
+        let captioned = json!({"text": " ", "media": {"kind": "Image", "url": "https://cdn.example/a.png"}});
+        for (message, senders) in [
+            (parameters(json!({})), by_name),
+            (parameters(json!({"1": "a", "2": "{{ b }}"})), by_name),
+            (parameters(json!(ten)), by_name),
+            (parameters(json!({"name": "a", "order": "b"})), by_name),
+            (parameters(json!({"1": "a", "3": "c"})), &[Http, Twilio]),
+            (parameters(json!({"0": "a", "1": "c"})), &[Http, Twilio]),
+            (parameters(json!({"1": "a", "01": "c"})), &[Http, Twilio]),
+            (parameters(json!({"1": "a", "name": "c"})), &[Http, Twilio]),
+            (parameters(json!({"99999999999999999999999": "a"})), &[Http, Twilio]),
+            (template(json!({"1": "a"}), json!({"0": "b"})), &[Http, WhatsApp]),
+            (template(json!({"1": "a"}), json!({"0": ""})), &[Http]),
+            (parameters(json!({"1": "a", "2": ""})), &[Http]),
+            (parameters(json!({"1": " "})), &[Http]),
+            (blank(), &[Http]),
+            (captioned, all),
+        ] {
+            for provider in all.iter().copied() {
+                let checked = check(provider, &message);
+                assert_eq!(
+                    checked.is_ok(),
+                    senders.contains(&provider),
+                    "{provider:?} {message} {checked:?}"
+                );
+            }
+        }
+        let said = |provider, message: &Value| check(provider, message).expect_err("refused");
+        for (error, words) in [
+            (
+                said(WhatsApp, &parameters(json!({"2": "a"}))),
+                "1, 2, 3 without a gap: correct message.template",
+            ),
+            (said(Twilio, &template(json!({}), json!({"0": "b"}))), "to message.template.parameters"),
+            (said(Twilio, &parameters(json!({"2": ""}))), "give message.template.parameters.2 a value"),
+            (said(Telegram, &blank()), "into message.text"),
+        ] {
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -38,6 +38,30 @@ pub struct TemplateContent {
     pub buttons: BTreeMap<u8, String>,
 }
 
+/// Values of parameters in the order of their numbers. `None`: they are named. A template has one kind of them.
+///
+/// # Errors
+/// When some have numbers, and not all of them, or not 1, 2, 3 without a gap.
+pub fn in_order(parameters: &BTreeMap<String, String>) -> Result<Option<Vec<&str>>, OutOfOrder> {
+    let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    if !parameters.keys().any(|name| is_number(name)) {
+        return Ok(None);
+    }
+    // As texts, "10" comes before "2".
+    let mut numbered: Vec<(usize, &str)> =
+        parameters.iter().map(|(name, text)| (name.parse().unwrap_or_default(), text.as_str())).collect();
+    numbered.sort_unstable();
+    if numbered.iter().zip(1..).any(|((number, _), place)| *number != place) {
+        return Err(OutOfOrder);
+    }
+    Ok(Some(numbered.into_iter().map(|(_, text)| text).collect()))
+}
+
+/// Parameters of a template have no order, and are not all named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the parameters of the template must all be named, or numbered 1, 2, 3 without a gap")]
+pub struct OutOfOrder;
+
 /// Media that the provider fetches by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaContent {

@@ -1,18 +1,21 @@
 //! The message of a Broadcast: texts with the recipient's parameters in them, made into what one recipient gets.
 
 mod markdown;
+mod missing;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 use super::content::{Content, MediaContent, TemplateContent};
 use super::page::Recipient;
-use crate::api::{MessageContent, TextFormat};
+use crate::api::{MessageContent, MessageTemplateRef, TextFormat};
+use missing::Lacking;
+pub use missing::Missing;
 
 /// Longest text that is sent, in characters: the limit of Telegram and of `WhatsApp`'s free texts.
 pub const MAX_TEXT: usize = 4096;
@@ -43,15 +46,13 @@ pub enum MessageError {
     },
     /// Recipients lack a parameter.
     #[error(
-        "{part} uses {{{{ {variable} }}}}, which {rows} of the recipients do not have (first: row {first_row}): add the \
-         column to the audience, or write {{{{ {variable} | default(\"…\") }}}}"
+        "{rows} of the recipients (first: row {first_row}) do not have what the message uses: {missing}. Add the columns to the \
+         audience, or write {{{{ {} | default(\"…\") }}}}", missing.example()
     )]
     MissingParameter {
-        /// The field of the message.
-        part: String,
-        /// The parameter.
-        variable: String,
-        /// Recipients without it.
+        /// The parameters.
+        missing: Missing,
+        /// Recipients without one of them.
         rows: usize,
         /// The first of them, counted from 1.
         first_row: usize,
@@ -89,6 +90,19 @@ impl MessageError {
             Self::UnsendableText { .. } => "InvalidText",
             Self::TooMuchWork { .. } => "TemplateTooComplex",
         }
+    }
+}
+
+/// Why a message was not made for a recipient.
+enum Unmade {
+    /// It uses something that the recipient does not have.
+    Undefined,
+    Unsendable(MessageError),
+}
+
+impl From<MessageError> for Unmade {
+    fn from(error: MessageError) -> Self {
+        Self::Unsendable(error)
     }
 }
 
@@ -135,13 +149,24 @@ impl MessageTemplate {
     /// # Errors
     /// When the recipient lacks a parameter, a part is empty or too long, or takes too much work.
     pub fn render(&self, row: usize, params: &BTreeMap<String, String>) -> Result<Content, MessageError> {
+        self.make(row, params).map_err(|unmade| match unmade {
+            Unmade::Undefined => {
+                let mut lacking = Lacking::of(self);
+                lacking.add(row, params);
+                lacking.error()
+            }
+            Unmade::Unsendable(error) => error,
+        })
+    }
+
+    fn make(&self, row: usize, params: &BTreeMap<String, String>) -> Result<Content, Unmade> {
         let MessageContent { text, format, template, media } = &self.message;
         let part = |name: &str, max: usize| self.part(name, max, row, params);
         let text = match text {
             Some(_) => part(TEXT, self.max_text)?,
             None => String::new(),
         };
-        let template = template.as_ref().map(|template| {
+        let template: Option<Result<_, Unmade>> = template.as_ref().map(|template| {
             let parameters = template.parameters.keys().map(|name| {
                 let value = part(&parameter(name), MAX_PARAMETER)?;
                 Ok((name.clone(), value))
@@ -153,11 +178,11 @@ impl MessageTemplate {
             Ok(TemplateContent {
                 name: template.name.clone(),
                 language: template.language.clone().unwrap_or_default(),
-                parameters: parameters.collect::<Result<_, _>>()?,
-                buttons: buttons.collect::<Result<_, _>>()?,
+                parameters: parameters.collect::<Result<_, Unmade>>()?,
+                buttons: buttons.collect::<Result<_, Unmade>>()?,
             })
         });
-        let media = media.as_ref().map(|media| {
+        let media: Option<Result<_, Unmade>> = media.as_ref().map(|media| {
             let file_name = match media.file_name {
                 Some(_) => part(FILE_NAME, MAX_FILE_NAME)?,
                 None => String::new(),
@@ -179,7 +204,7 @@ impl MessageTemplate {
     /// Checks that every recipient that is not skipped gets a message.
     ///
     /// # Errors
-    /// The first problem, with the number of recipients that lack the same parameter.
+    /// The first problem. Where that is a missing parameter: all that are missing, and how many recipients lack one.
     pub fn check<'a>(
         &self,
         recipients: &(impl Iterator<Item = &'a Recipient> + Clone),
@@ -189,28 +214,24 @@ impl MessageTemplate {
         bounded.environment.set_fuel(Some((AUDIENCE_FUEL / rows.max(1)).min(FUEL)));
         let is_the_same_for_all = self.environment.templates().next().is_none();
         let rows = || recipients.clone().enumerate().filter(|(_, recipient)| recipient.skip.is_empty());
+        let mut lacking = None;
         for (row, recipient) in rows().take(if is_the_same_for_all { 1 } else { usize::MAX }) {
-            match bounded.render(row, &recipient.params) {
-                Ok(_) => {}
-                Err(MessageError::MissingParameter { part, variable, first_row, .. }) => {
-                    let lacking =
-                        rows().filter(|(_, recipient)| !recipient.params.contains_key(&variable)).count();
-                    return Err(MessageError::MissingParameter { part, variable, rows: lacking, first_row });
+            match bounded.make(row, &recipient.params) {
+                Err(Unmade::Undefined) => {
+                    lacking.get_or_insert_with(|| Lacking::of(&bounded)).add(row, &recipient.params);
                 }
-                Err(error) => return Err(error),
+                Err(Unmade::Unsendable(error)) if lacking.is_none() => return Err(error),
+                // What is wrong besides is said once nothing is missing.
+                Ok(_) | Err(Unmade::Unsendable(_)) => {}
             }
         }
-        Ok(())
+        lacking.map_or(Ok(()), |lacking| Err(lacking.error()))
     }
 
     /// Names of the parts that may hold parameters.
     fn parts(&self) -> Vec<String> {
-        let template = self.message.template.iter();
-        let parameters =
-            template.clone().flat_map(|template| template.parameters.keys()).map(|name| parameter(name));
-        let buttons =
-            template.flat_map(|template| template.button_parameters.keys()).map(|number| button(number));
-        [TEXT, URL, FILE_NAME].into_iter().map(str::to_owned).chain(parameters).chain(buttons).collect()
+        let of_template = self.message.template.iter().flat_map(template_values).map(|(part, _)| part);
+        [TEXT, URL, FILE_NAME].into_iter().map(str::to_owned).chain(of_template).collect()
     }
 
     /// A part as it stands in the message.
@@ -238,7 +259,7 @@ impl MessageTemplate {
         max: usize,
         row: usize,
         params: &BTreeMap<String, String>,
-    ) -> Result<String, MessageError> {
+    ) -> Result<String, Unmade> {
         let unsendable =
             |problem: String| MessageError::UnsendableText { part: part.to_owned(), row: row + 1, problem };
         let too_long = || unsendable(format!("has more than {max} characters"));
@@ -247,36 +268,26 @@ impl MessageTemplate {
             Ok(template) => {
                 let mut text = BoundedText::default();
                 template.render_captured_to(params, &mut text).map_err(|error| match error.kind() {
-                    ErrorKind::UndefinedError => self.missing(part, row, params),
-                    ErrorKind::OutOfFuel => MessageError::TooMuchWork { part: part.to_owned(), row: row + 1 },
-                    ErrorKind::WriteFailure => too_long(),
+                    ErrorKind::UndefinedError => Unmade::Undefined,
+                    ErrorKind::OutOfFuel => {
+                        MessageError::TooMuchWork { part: part.to_owned(), row: row + 1 }.into()
+                    }
+                    ErrorKind::WriteFailure => too_long().into(),
                     ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => {
                         MessageError::InvalidTemplate { part: part.to_owned(), problem: one_line(&error) }
+                            .into()
                     }
-                    _ => unsendable(format!("cannot be made: {}", one_line(&error))),
+                    _ => unsendable(format!("cannot be made: {}", one_line(&error))).into(),
                 })?;
                 let text =
                     String::from_utf8(text.0).expect("should be text, as templates and parameters are");
                 if text.trim().is_empty() {
-                    return Err(unsendable("is empty".into()));
+                    return Err(unsendable("is empty".into()).into());
                 }
                 Cow::Owned(text)
             }
         };
-        if made.chars().count() > max { Err(too_long()) } else { Ok(made.into_owned()) }
-    }
-
-    fn missing(&self, part: &str, row: usize, params: &BTreeMap<String, String>) -> MessageError {
-        let absent = self.variables(part).into_iter().find(|variable| !params.contains_key(variable));
-        let variable = absent.unwrap_or_else(|| "a variable".into());
-        MessageError::MissingParameter { part: part.to_owned(), variable, rows: 1, first_row: row + 1 }
-    }
-
-    fn variables(&self, part: &str) -> BTreeSet<String> {
-        let template = self.environment.get_template(part).ok();
-        template
-            .map(|template| template.undeclared_variables(false).into_iter().collect())
-            .unwrap_or_default()
+        if made.chars().count() > max { Err(too_long().into()) } else { Ok(made.into_owned()) }
     }
 }
 
@@ -286,6 +297,13 @@ const URL: &str = "message.media.url";
 const FILE_NAME: &str = "message.media.fileName";
 const PARAMETERS: &str = "message.template.parameters.";
 const BUTTONS: &str = "message.template.buttonParameters.";
+
+/// The values of a template as they stand in the message, with the names of their parts.
+pub fn template_values(template: &MessageTemplateRef) -> impl Iterator<Item = (String, &str)> {
+    let parameters = template.parameters.iter().map(|(name, value)| (parameter(name), value.as_str()));
+    let buttons = template.button_parameters.iter().map(|(number, value)| (button(number), value.as_str()));
+    parameters.chain(buttons)
+}
 
 fn parameter(name: &str) -> String {
     format!("{PARAMETERS}{name}")

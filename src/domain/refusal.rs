@@ -43,6 +43,9 @@ pub enum RefusalKind {
     Stopped,
     /// About what is sent: nobody can get it. The Broadcast stops. No chat fails.
     Content,
+    /// About what is sent: no request can be made of it, so nobody was asked. The Broadcast stops. No chat fails. Planning finds it, so
+    /// it comes only where the channel has changed since.
+    NotSupported,
     /// About the media: [`Answer::about_media`](super::answer::Answer::about_media) says whose trouble that is. Otherwise as [`RefusalKind::Content`].
     Media,
     /// About the media, which could not be fetched: another try may succeed, by `spec.retry`. After the last one,

@@ -248,6 +248,7 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
 fn stop_name(reason: StopReason) -> &'static str {
     match reason {
         StopReason::TemplateUnavailable => "TemplateUnavailable",
+        StopReason::MessageNotSupported => "MessageNotSupported",
         StopReason::ErrorPolicy => "StoppedByErrorPolicy",
         StopReason::FirstMessagesFailed => "FirstMessagesFailed",
         StopReason::UnknownErrors => "UnknownErrors",
@@ -258,6 +259,7 @@ fn stop_message(stop: &StopStatus) -> String {
     let StopStatus { reason, code, message, .. } = stop;
     let what = match reason {
         StopReason::TemplateUnavailable => "the provider cannot send this message to anybody",
+        StopReason::MessageNotSupported => "the channel has no such message, so the provider was not asked",
         StopReason::ErrorPolicy => "a rule of the channel's spec.errorPolicy stopped it",
         StopReason::FirstMessagesFailed => "the first messages all failed in the same way",
         StopReason::UnknownErrors => "the last messages all failed with the same code, which is not known",

@@ -335,32 +335,6 @@ fn a_refused_restart_is_a_condition_of_its_own() {
 }
 
 #[test]
-fn a_broadcast_that_stopped_by_itself_needs_a_person_and_goes_on_when_its_spec_is_changed() {
-    let mut broadcast = sealed(2);
-    broadcast.metadata.generation = Some(3);
-    let stop = StopStatus {
-        reason: StopReason::TemplateUnavailable,
-        code: "132015".into(),
-        message: "paused".into(),
-        observed_generation: 3,
-    };
-    broadcast.status.as_mut().expect("status").stop = Some(stop);
-    let stopped = judge(&broadcast, Some(&channel()), page(&[Sent, Pending], 0..0));
-    assert_eq!(conditions(&stopped)[0], "Ready=False/TemplateUnavailable");
-    let stalled = Condition::find(&stopped.conditions, "Stalled").expect("needs a person");
-    assert!(
-        stalled.message.contains("132015: paused") && stalled.message.contains("restartFrom"),
-        "{stalled:?}"
-    );
-
-    broadcast.metadata.generation = Some(4);
-    let going_on = judge(&broadcast, Some(&channel()), page(&[Sent, Pending], 0..0));
-    assert_eq!(going_on.stop, None);
-    assert!(going_on.settled_time.is_some() && stopped.settled_time.is_none());
-    assert!(!conditions(&going_on).iter().any(|condition| condition.contains("Stalled=True")));
-}
-
-#[test]
 fn nothing_is_said_of_reading_where_nobody_tells_it() {
     let public = serde_json::json!({"publicUrl": "https://receipts.example.com"});
     let polled = serde_json::json!({});
@@ -395,3 +369,5 @@ fn twilio_channel(from: &str, more: &serde_json::Value) -> BroadcastChannel {
 
 #[path = "verdict/ending_tests.rs"]
 mod ending;
+#[path = "verdict/stops_tests.rs"]
+mod stops;

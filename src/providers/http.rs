@@ -134,7 +134,7 @@ impl Protocol for Http {
     fn request(&self, message: &Outgoing<'_>) -> Result<WireRequest, Answer> {
         let request = match self.format {
             HttpFormat::Native => WireRequest::json(self.url.clone(), &native(message)),
-            HttpFormat::Postback => postback::request(self.url.clone(), message),
+            HttpFormat::Postback => postback::request(self.url.clone(), message)?,
         };
         Ok(self.sign(request, message))
     }

@@ -6,6 +6,8 @@ pub mod gateway;
 pub mod http;
 pub mod periskope;
 mod secrecy;
+#[cfg(test)]
+mod sendable_tests;
 pub mod telegram;
 pub mod twilio;
 pub mod whatsapp;

@@ -115,7 +115,7 @@ fn refused(answer: &WireAnswer<'_>) -> Answer {
 
 impl Protocol for Periskope {
     fn request(&self, message: &Outgoing<'_>) -> Result<WireRequest, Answer> {
-        let cannot = |detail| Err(Answer::refused(RefusalKind::Content, "UnsupportedContent", detail));
+        let cannot = |detail| Err(Answer::refused(RefusalKind::NotSupported, "UnsupportedContent", detail));
         let Content { text, format, template, media } = message.content;
         if template.is_some() {
             return cannot("Periskope has no templates: give message.text");

@@ -136,5 +136,5 @@ fn parse_mode(format: TextFormat) -> Option<&'static str> {
 }
 
 fn unsendable(detail: &str) -> Answer {
-    Answer::refused(RefusalKind::Content, "UnsendableContent", detail)
+    Answer::refused(RefusalKind::NotSupported, "UnsendableContent", detail)
 }

@@ -253,7 +253,7 @@ pub fn callback(channel: &TwilioChannel, key: &ObjectKey) -> Result<Option<Url>,
 
 /// The fields of a form that say what is sent.
 fn content(content: &Content) -> Result<Vec<(&'static str, String)>, Answer> {
-    let cannot = |detail| Err(Answer::refused(RefusalKind::Content, "UnsupportedContent", detail));
+    let cannot = |detail| Err(Answer::refused(RefusalKind::NotSupported, "UnsupportedContent", detail));
     let Content { text, format, template, media } = content;
     let Some(template) = template else {
         if *format != TextFormat::Plain {

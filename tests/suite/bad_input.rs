@@ -94,6 +94,12 @@ async fn what_the_schema_cannot_see_is_a_condition_with_a_reason_and_a_cure() {
         ("too-many-parameters", many_parameters(), "TooManyParameters", "same names for all recipients"),
         ("template-syntax", text("Hi {{ name"), "InvalidTemplate", ""),
         ("template-variable", text("Hi {{ nmae }}"), "MissingParameter", "nmae"),
+        (
+            "template-variables",
+            text("Hi {{ nmae }}, {{ code }}"),
+            "MissingParameter",
+            "2 of the recipients (first: row 1) do not have what the message uses: {{ code }} in message.text, {{ nmae }}",
+        ),
         ("template-filter", text("Hi {{ name | shout }}"), "InvalidTemplate", "shout"),
         ("only-bad-rows", csv("chat,name\nnobody at all,x\n17,y\n"), "EmptyAudience", "InvalidChat"),
     ];

@@ -20,16 +20,60 @@ fn parameters_are_put_into_the_text() {
     );
 }
 
+/// Names, rows and the first row of a missing parameter.
+fn missing(error: &MessageError) -> (Vec<&str>, usize, usize) {
+    match error {
+        MessageError::MissingParameter { missing, rows, first_row } => {
+            (missing.names().collect(), *rows, *first_row)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_missing_parameter_names_itself_the_rows_and_the_cure() {
     let message = parse("Hi {{ name }}").expect("valid");
     let rows = [recipient(&[("name", "Ana")]), recipient(&[]), recipient(&[])];
     let error = message.check(&rows.iter()).expect_err("two rows have no name");
-    assert_eq!(
-        error,
-        MessageError::MissingParameter { part: TEXT.into(), variable: "name".into(), rows: 2, first_row: 2 }
-    );
+    assert_eq!(missing(&error), (vec!["name"], 2, 2));
     assert!(error.to_string().contains("{{ name | default(\"…\") }}"), "{error}");
+}
+
+#[test]
+fn all_parameters_that_are_missing_are_named_and_who_lacks_any_of_them_is_counted() {
+    let has = |names: &[&str]| recipient(&names.iter().map(|name| (*name, "a")).collect::<Vec<_>>());
+    let rows = [has(&["name", "code"]), has(&["name"]), has(&["code"]), has(&["name"]), has(&[])];
+    let skipped = Recipient { skip: "Duplicate".into(), ..has(&[]) };
+    for (text, expected) in [
+        ("{{ name }}, {{ code }}", (vec!["code", "name"], 4, 2)),
+        ("{{ name }}", (vec!["name"], 2, 3)),
+        ("{{ age | default('') }}{{ name }}", (vec!["name"], 2, 3)),
+        ("{% for i in range(2) %}{{ name }}{% endfor %}", (vec!["name"], 2, 3)),
+        ("{{ name }}{% if sex is defined %}{{ sex }}{% endif %}", (vec!["name"], 2, 3)),
+    ] {
+        let error = parse(text).expect("valid").check(&rows.iter().chain([&skipped])).expect_err("missing");
+        assert_eq!(missing(&error), expected, "{text}");
+    }
+}
+
+#[test]
+fn of_many_missing_parameters_the_first_ones_are_named() {
+    let text: String = (1..=9).map(|number| format!("{{{{ p{number} }}}}")).collect();
+    let error = parse(&text).expect("valid").check(&[recipient(&[])].iter()).expect_err("none of them");
+    let said = error.to_string();
+    assert!(said.contains("{{ p1 }} in message.text, "), "{said}");
+    assert!(said.contains("{{ p5 }} in message.text and 4 more. Add"), "{said}");
+    let long = format!("{{{{ {} }}}}", "x".repeat(4000));
+    let error = parse(&long).expect("valid").check(&[recipient(&[])].iter()).expect_err("missing");
+    assert!(error.to_string().len() < 400, "{error}");
+}
+
+#[test]
+fn what_is_no_parameter_and_not_defined_is_no_missing_one() {
+    let message = parse("Hi {{ name.first }}").expect("valid");
+    let error = message.check(&[recipient(&[("name", "Ana")])].iter()).expect_err("a text has no parts");
+    let said = "message.text for the recipient in row 1 uses something that is not defined";
+    assert_eq!(error.to_string(), said);
 }
 
 #[test]
@@ -125,7 +169,7 @@ fn a_missing_parameter_names_the_part_that_uses_it() {
     let message = MessageTemplate::parse(&whole(), MAX_TEXT).expect("valid");
     let error = message.check(&[recipient(&[("name", "Ana")])].iter()).expect_err("no code");
     let text = error.to_string();
-    assert!(text.starts_with("message.template.buttonParameters.0 uses {{ code }}"), "{text}");
+    assert!(text.contains("{{ code }} in message.media.url"), "{text}");
 }
 
 #[test]

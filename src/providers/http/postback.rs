@@ -42,7 +42,11 @@ struct Campaign<'a> {
     tags: [(); 0],
 }
 
-pub(super) fn request(url: Url, message: &Outgoing<'_>) -> WireRequest {
+pub(super) fn request(url: Url, message: &Outgoing<'_>) -> Result<WireRequest, Answer> {
+    if message.content.template.is_some() || message.content.media.is_some() {
+        let detail = "a bridge made for listmonk takes texts alone: no template and no media";
+        return Err(Answer::refused(RefusalKind::NotSupported, "UnsupportedContent", detail));
+    }
     let param = |name: &str| message.params.get(name).map_or("", String::as_str);
     let mut attribs: BTreeMap<&str, &str> =
         message.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -70,7 +74,8 @@ pub(super) fn request(url: Url, message: &Outgoing<'_>) -> WireRequest {
         campaign,
         attachments: [],
     };
-    WireRequest::json(url, &body).with(http::header::USER_AGENT, HeaderValue::from_static("listmonk"))
+    let request = WireRequest::json(url, &body);
+    Ok(request.with(http::header::USER_AGENT, HeaderValue::from_static("listmonk")))
 }
 
 /// 200 is the only success; a bridge has no body that would say more.

@@ -143,6 +143,10 @@ fn a_rate_limit_says_how_long_to_wait() {
 }
 
 fn request(channel: &HttpChannel, content: &Content) -> WireRequest {
+    try_request(channel, content).expect("a request")
+}
+
+fn try_request(channel: &HttpChannel, content: &Content) -> Result<WireRequest, Answer> {
     let mut secrets = SecretValues::default();
     secrets.insert(&key("token"), "s3cret".into());
     secrets.insert(&key("signing"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into());
@@ -150,7 +154,7 @@ fn request(channel: &HttpChannel, content: &Content) -> WireRequest {
     let broadcast = BroadcastName { namespace: "shop", name: "sale" };
     let (token, chat) = ("u.0.1", "15550100");
     let message = Outgoing { token, chat, content, params: &params, broadcast, now: now() };
-    Http::new(channel, &secrets).expect("valid").request(&message).expect("a request")
+    Http::new(channel, &secrets).expect("valid").request(&message)
 }
 
 fn key(key: &str) -> KeyRef {
@@ -252,6 +256,18 @@ fn a_bridge_of_listmonk_gets_what_listmonk_would_send() {
             "attachments": [],
         })
     );
+}
+
+#[test]
+fn a_bridge_of_listmonk_gets_no_empty_text_in_place_of_media() {
+    let url = "https://cdn.example/a.png".into();
+    let media = MediaContent { kind: MediaKind::Image, url, file_name: String::new() };
+    let content = Content { media: Some(media), ..Content::default() };
+    let channel = HttpChannel { format: HttpFormat::Postback, ..channel() };
+    match try_request(&channel, &content) {
+        Err(Answer::Refused(refusal)) => assert_eq!(refusal.kind, RefusalKind::NotSupported),
+        other => panic!("{:?}", other.err()),
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::*;
 use crate::api::KeyRef;
 use crate::domain::content::TemplateContent;
 use crate::providers::wire::BroadcastName;
-use RefusalKind::{Content as OfContent, Permanent, RateLimited, Sender, Unlisted};
+use RefusalKind::{NotSupported, Permanent, RateLimited, Sender, Unlisted};
 use SenderTrouble::{AuthenticationFailed, PaymentRequired, Redirected, UnexpectedAnswer};
 
 fn now() -> Timestamp {
@@ -115,7 +115,7 @@ fn templates_and_markup_are_refused() {
     let html = Content { format: TextFormat::Html, ..Content::text("<b>Hi</b>") };
     for content in [Content { template: Some(template), ..Content::default() }, html] {
         let refused = request("15550100", &content);
-        assert!(matches!(refused, Err(Answer::Refused(refusal)) if refusal.kind == OfContent));
+        assert!(matches!(refused, Err(Answer::Refused(refusal)) if refusal.kind == NotSupported));
     }
 }
 

@@ -129,7 +129,7 @@ fn what_telegram_does_not_have_is_refused_before_it_is_sent() {
     let template = Content { template: Some(template), ..Content::default() };
     for content in [template, Content::default()] {
         match request_of(&telegram(), "4711", &content) {
-            Err(Answer::Refused(refusal)) => assert_eq!(refusal.kind, RefusalKind::Content),
+            Err(Answer::Refused(refusal)) => assert_eq!(refusal.kind, RefusalKind::NotSupported),
             answer => panic!("{answer:?}"),
         }
     }

@@ -8,7 +8,7 @@ use crate::domain::content::MediaContent;
 use crate::domain::outcome::Outcome;
 use crate::providers::wire::BroadcastName;
 use RefusalKind::{
-    Content as OfContent, Later, MediaNotFetched, OptedOut, Permanent, RateLimited, Retryable,
+    Content as OfContent, Later, MediaNotFetched, NotSupported, OptedOut, Permanent, RateLimited, Retryable,
     Sender as OfSender, Unavailable, Unlisted,
 };
 use SenderTrouble::{AccountRestricted, AuthenticationFailed, Redirected, UnexpectedAnswer};
@@ -143,10 +143,10 @@ fn what_twilio_cannot_send_is_refused_before_it_is_asked() {
         assert_eq!(kind(chat, &text), Permanent, "{chat}");
     }
     let with = |template, media| Content { template: Some(template), media, ..Content::default() };
-    assert_eq!(kind("15550100", &with(template(&[], &[]), Some(picture()))), OfContent);
-    assert_eq!(kind("15550100", &with(template(&[], &[(0, "x")]), None)), OfContent);
+    assert_eq!(kind("15550100", &with(template(&[], &[]), Some(picture()))), NotSupported);
+    assert_eq!(kind("15550100", &with(template(&[], &[(0, "x")]), None)), NotSupported);
     let html = Content { format: TextFormat::Html, ..Content::text("<b>Hi</b>") };
-    assert_eq!(kind("15550100", &html), OfContent);
+    assert_eq!(kind("15550100", &html), NotSupported);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::{MediaKind, TextFormat};
 use crate::domain::answer::{Answer, RefusalKind};
-use crate::domain::content::{Content, MediaContent, TemplateContent};
+use crate::domain::content::{Content, MediaContent, TemplateContent, in_order};
 
 /// Type of a message, and what stands under it.
 ///
@@ -56,20 +56,12 @@ fn template_object(template: &TemplateContent, header: Option<&MediaContent>) ->
 
 /// Positional parameters in the order of their numbers, or named ones. A template has one kind of them.
 fn body_parameters(parameters: &BTreeMap<String, String>) -> Result<Vec<Value>, Answer> {
-    let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
-    if !parameters.keys().any(|name| is_number(name)) {
-        let named = |(name, text)| json!({"type": "text", "parameter_name": name, "text": text});
-        return Ok(parameters.iter().map(named).collect());
+    let named = |(name, text)| json!({"type": "text", "parameter_name": name, "text": text});
+    match in_order(parameters) {
+        Ok(None) => Ok(parameters.iter().map(named).collect()),
+        Ok(Some(texts)) => Ok(texts.into_iter().map(|text| json!({"type": "text", "text": text})).collect()),
+        Err(error) => Err(unsendable(&error.to_string())),
     }
-    // As texts, "10" comes before "2".
-    let mut numbered: Vec<_> =
-        parameters.iter().map(|(name, text)| (name.parse::<usize>().unwrap_or_default(), text)).collect();
-    numbered.sort_unstable();
-    if numbered.iter().zip(1..).any(|((number, _), place)| *number != place) {
-        let detail = "the parameters of the template must be named, or numbered 1, 2, 3 without a gap";
-        return Err(unsendable(detail));
-    }
-    Ok(numbered.into_iter().map(|(_, text)| json!({"type": "text", "text": text})).collect())
 }
 
 fn media_message(media: &MediaContent, caption: &str) -> Result<Value, Answer> {
@@ -101,5 +93,5 @@ fn media_type(kind: MediaKind) -> &'static str {
 }
 
 fn unsendable(detail: &str) -> Answer {
-    Answer::refused(RefusalKind::Content, "UnsendableContent", detail)
+    Answer::refused(RefusalKind::NotSupported, "UnsendableContent", detail)
 }

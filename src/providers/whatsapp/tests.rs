@@ -179,7 +179,7 @@ fn what_whatsapp_cannot_show_is_refused_before_it_is_sent() {
     ];
     for (name, content) in cases {
         match request_to("15550100", &content) {
-            Err(Answer::Refused(refusal)) => assert_eq!(refusal.kind, RefusalKind::Content, "{name}"),
+            Err(Answer::Refused(refusal)) => assert_eq!(refusal.kind, RefusalKind::NotSupported, "{name}"),
             other => panic!("{name}: {:?}", other.err()),
         }
     }

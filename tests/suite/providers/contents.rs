@@ -148,6 +148,19 @@ async fn what_a_provider_cannot_send_is_told_and_nothing_is_sent() {
     merge(&mut header, json!({"media": picture["media"]}));
     cases.push((Twilio, "header", header.clone(), "remove message.media"));
     cases.push((TwilioWhatsApp, "header", header, "remove message.media"));
+    let of_whatsapp = |parameters: Value| json!({"template": {"name": "sale", "language": "en_US", "parameters": parameters}});
+    let gap = "1, 2, 3 without a gap: correct message.template.parameters";
+    cases.push((WhatsApp, "gap", of_whatsapp(json!({"1": "a", "3": "b"})), gap));
+    let blank = "give message.template.parameters.1 a value";
+    cases.push((WhatsApp, "blank", of_whatsapp(json!({"1": ""})), blank));
+    let of_twilio = |values: Value| {
+        let mut template = json!({"template": {"name": CONTENT_SID}});
+        merge(&mut template["template"], values);
+        template
+    };
+    let buttons = of_twilio(json!({"buttonParameters": {"0": "a"}}));
+    cases.push((Twilio, "buttons", buttons, "move those of message.template.buttonParameters"));
+    cases.push((Twilio, "blank", of_twilio(json!({"parameters": {"1": ""}})), blank));
     stage.apply_all(cases.iter().map(|(provider, what, message, _)| {
         to_one(*provider, &format!("{}-{what}", provider.name()), "15551000000", message)
     }));
