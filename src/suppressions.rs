@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::api::{BroadcastSuppression, SuppressionReason};
 use crate::clock;
 use crate::cluster::{ApiError, CALL_TIMEOUT, as_seen, within};
+use crate::domain::chat::{ChatProblem, ChatRules};
 use crate::domain::ids::ObjectKey;
 use crate::domain::suppression::{Suppressed, is_taken_back, name_of, renewed, suppression_of};
 
 /// Suppressions that are asked for at once: a few hundred kilobytes.
 const SUPPRESSIONS_PER_LIST: u32 = 500;
+/// Suppressions that are told of at once, of those whose chat cannot be read: a file with a wrong column has thousands.
+const MAX_UNREAD: usize = 10;
 /// Waits between the tries of one write, about 3 s together. All tries together take no longer than one call may: whoever writes
 /// holds back an answer of a gateway or a receipt meanwhile.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -57,21 +61,33 @@ pub async fn forget(
     tried(|| delete(&api, &name, since)).await
 }
 
-/// All chats that a channel must not send to, as they are stored now.
+/// What is stored of a channel.
+#[derive(Debug)]
+pub struct Stored {
+    /// The chats that it must not send to.
+    pub suppressed: Suppressed,
+    /// Some of the suppressions whose chat is none of this channel, and why.
+    pub unread: Vec<(ObjectReference, ChatProblem)>,
+}
+
+/// All chats that a channel must not send to, as they are stored now, read as the channel reads those of an audience.
 ///
 /// # Errors
 /// When they cannot be listed to their end.
-pub async fn of_channel(client: &Client, channel: &ObjectKey) -> Result<Suppressed, ApiError> {
+pub async fn of_channel(client: &Client, channel: &ObjectKey, rules: ChatRules) -> Result<Stored, ApiError> {
     let api = api(client, channel);
     let selector = format!("spec.channelRef.name={}", channel.name);
     let mut params = ListParams::default().limit(SUPPRESSIONS_PER_LIST).fields(&selector);
-    let mut suppressed = Suppressed::default();
+    let mut suppressed = Suppressed::of(rules);
+    let mut unread = Vec::new();
     loop {
         let list = within(api.list(&params)).await?;
-        suppressed.add(&channel.name, &list.items);
+        let news = suppressed.add(&channel.name, &list.items).into_iter();
+        let news = news.map(|(suppression, problem)| (suppression.object_ref(&()), problem));
+        unread.extend(news.take(MAX_UNREAD - unread.len()));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(suppressed),
+            None => return Ok(Stored { suppressed, unread }),
         }
     }
 }

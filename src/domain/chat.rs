@@ -149,7 +149,8 @@ impl ChatRules {
         }
     }
 
-    fn has_phones(&self) -> bool {
+    /// Whether its chats are phone numbers, which have a country code.
+    pub(super) fn has_phones(&self) -> bool {
         matches!(self.provider, ProviderName::WhatsApp | ProviderName::Twilio | ProviderName::Periskope)
     }
 }

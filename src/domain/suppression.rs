@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
-use super::chat::{ChatRules, phone};
+use super::chat::{ChatProblem, ChatRules, phone};
 use super::ids::ObjectKey;
 use super::page::{Page, Recipient};
 use crate::api::{BroadcastSuppression, BroadcastSuppressionSpec, LocalRef, ProviderName, SuppressionReason};
@@ -108,18 +108,46 @@ pub fn reason_of(provider: ProviderName) -> SuppressionReason {
 /// The chats that one channel does not send to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suppressed {
+    /// How the channel reads chats.
+    rules: ChatRules,
     /// The reason that a row gets, by the one form of its chat.
     reasons: HashMap<String, String>,
 }
 
 impl Suppressed {
-    /// Adds what is stored of a channel. Objects of other channels are left out.
-    pub fn add(&mut self, channel: &str, suppressions: &[BroadcastSuppression]) {
-        for BroadcastSuppression { spec, .. } in suppressions {
-            if spec.channel_ref.name == channel {
-                self.reasons.entry(one_form(&spec.chat)).or_insert_with(|| mark_of(spec));
+    /// None yet, of a channel that reads chats in this way.
+    #[must_use]
+    pub fn of(rules: ChatRules) -> Self {
+        Self { rules, reasons: HashMap::new() }
+    }
+
+    /// Adds what is stored of a channel. Objects of other channels are left out. Out: those whose chat is none of the channel, and why:
+    /// they keep nobody from being sent to, unless a chat is written in the very same way.
+    pub fn add<'a>(
+        &mut self,
+        channel: &str,
+        suppressions: &'a [BroadcastSuppression],
+    ) -> Vec<(&'a BroadcastSuppression, ChatProblem)> {
+        let mut unread = Vec::new();
+        for suppression in suppressions.iter().filter(|it| it.spec.channel_ref.name == channel) {
+            let spec = &suppression.spec;
+            let as_it_stands = one_form(&spec.chat);
+            // As an audience may have it, and as the log has it: a number without its country code may be another one with it, and who
+            // opted out must not be sent to in either case.
+            let as_in_audience = self.rules.normalise(&spec.chat);
+            let as_in_log = match self.rules.has_phones() {
+                true => self.rules.adopt(&as_it_stands, &self.rules),
+                false => as_in_audience.clone(),
+            };
+            if let (Err(problem), Err(_)) = (&as_in_audience, &as_in_log) {
+                unread.push((suppression, problem.clone()));
+            }
+            let read = [as_in_audience, as_in_log].into_iter().flatten().map(|chat| one_form(&chat));
+            for form in read.chain([as_it_stands]) {
+                self.reasons.entry(form).or_insert_with(|| mark_of(spec));
             }
         }
+        unread
     }
 
     /// Whether a chat is among them, however it is written.

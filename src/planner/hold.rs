@@ -11,7 +11,7 @@ use super::begun::{own_pages, was_used};
 use super::plan::stalled;
 use super::reconcile::{channel_of, key_of, uid_of};
 use super::regain::{give_up, is_readable, put_in_place, take_up};
-use super::{Context, PlannerError, report, restart, sources};
+use super::{Context, PlannerError, opted_out, report, restart, sources};
 use crate::api::{BROADCAST_LABEL, Broadcast, BroadcastBatch, BroadcastStatus, HoldReason};
 use crate::clock;
 use crate::domain::audience::{digest, pages};
@@ -22,7 +22,6 @@ use crate::domain::page::{Page, Recipient};
 use crate::domain::standing::Standing;
 use crate::domain::summary::Seen;
 use crate::domain::verdict::Stage;
-use crate::suppressions;
 
 /// The token of what a person has accepted of this Broadcast last, besides restores of the cluster.
 pub(super) fn accepted_token(broadcast: &Broadcast) -> Option<String> {
@@ -301,8 +300,7 @@ pub(super) async fn go_on(
     }
     if let Some(resolved) = &status.resolved {
         // Whether they were skipped, or sent to before they opted out, is lost; to send to them now would be worse than either.
-        let channel = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &resolved.channel_ref.name);
-        wanted = suppressions::of_channel(&context.client, &channel).await?.mark_pages(wanted);
+        wanted = opted_out::of_channel(broadcast, context, &resolved.channel_ref).await?.mark_pages(wanted);
     }
     for batch in &stored {
         put_in_place(&mut wanted, batch);

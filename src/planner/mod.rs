@@ -8,6 +8,7 @@ mod campaign;
 mod cleanup;
 mod hold;
 mod in_flight;
+mod opted_out;
 mod plan;
 mod readdress;
 mod reconcile;

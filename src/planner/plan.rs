@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 use super::restart::{self, Taken};
 use super::sources::{self, Read};
 use super::taking::found_again;
-use super::{Context, PlannerError, campaign, hold, report};
+use super::{Context, PlannerError, campaign, hold, opted_out, report};
 use crate::api::{
     BatchProgress, Broadcast, BroadcastChannel, BroadcastStatus, Counts, KeyRef, Lineage, LocalRef,
     MessageContent, ObjectRef, Resolved,
@@ -29,7 +29,6 @@ use crate::domain::ids::ObjectKey;
 use crate::domain::message::MessageTemplate;
 use crate::domain::page::{Page, Recipient};
 use crate::domain::verdict::Stage;
-use crate::suppressions;
 
 /// Pages that are written at the same time: enough to hide the way to the API server and back, few enough to leave it
 /// time for others.
@@ -85,8 +84,7 @@ pub(super) async fn plan(broadcast: &Broadcast, context: &Context) -> Result<Pla
     }
     // As late as can be, and for restarts as well. Everybody may be among them: then it is complete, and nobody is sent to. There is
     // nothing in it that a person could put right.
-    let channel = ObjectKey::new(broadcast.namespace().unwrap_or_default(), &plan.resolved.channel_ref.name);
-    let suppressed = suppressions::of_channel(&context.client, &channel).await?;
+    let suppressed = opted_out::of_channel(broadcast, context, &plan.resolved.channel_ref).await?;
     let wanted = suppressed.mark_pages(pages(std::mem::take(&mut plan.recipients)));
     let written = match hold::clear_leftovers(broadcast, context, wanted).await? {
         Ok(written) => written,

@@ -1,6 +1,7 @@
 //! Chats that opted out of a channel are not sent to by later Broadcasts of it.
 
 use broadcast_operator::api::BroadcastSuppression;
+use broadcast_operator::domain::chat::ChatRules;
 use broadcast_operator::domain::ids::ObjectKey;
 use broadcast_operator::suppressions;
 use kube::api::ListParams;
@@ -48,6 +49,24 @@ async fn a_suppressed_chat_is_skipped_until_its_suppression_is_deleted() {
     stage.apply(&broadcast("news", 3, json!({})));
     stage.complete("news").await;
     assert_eq!(stage.accepted_now("news"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suppression_is_read_as_the_channel_reads_chats_and_what_cannot_be_read_is_told() {
+    let stage = Stage::of_providers().await;
+    let channel = WhatsApp.name();
+    stage.apply(&stage.provider_channel(WhatsApp, json!({"defaultRegion": "US"})));
+    let chat = as_people_write_it(1);
+    stage.apply(&suppression("national", channel, chat.strip_prefix("+1 ").expect("a number of the US")));
+    stage.apply(&suppression("unread", channel, "12"));
+    stage.apply(&broadcast("sale", 3, json!({"channelRef": {"name": channel}})));
+    let sale = stage.complete("sale").await;
+    assert_eq!((counts(&sale).sent, counts(&sale).skipped), (2, 1));
+    assert_eq!(shown(&stage, "sale").await, ["Sent", "Skipped Suppressed Manual", "Sent"]);
+    let told = stage.warnings("ChatNotRead").await;
+    let [(suppression, note)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(suppression, "unread");
+    assert!(note.contains("InvalidPhoneNumber: too short"), "{note}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +120,8 @@ async fn what_is_recorded_is_skipped_and_forgotten_unless_a_person_wrote_it() {
         let chat = chat_id(chat);
         suppressions::forget(&stage.client, &channel, &chat, later).await.expect("should be forgotten");
     }
-    let suppressed = suppressions::of_channel(&stage.client, &channel).await.expect("a list");
+    let stored = suppressions::of_channel(&stage.client, &channel, ChatRules::default()).await;
+    let suppressed = stored.expect("a list").suppressed;
     assert_eq!([0, 1, 2].map(|chat| suppressed.contains(&chat_id(chat))), [false, true, true]);
     stage.apply(&broadcast("sale", 3, json!({})));
     stage.complete("sale").await;

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::api::BroadcastChannelSpec;
 use crate::domain::audience::{digest, pages};
 use crate::domain::outcome::Outcome;
 use crate::domain::page_csv::{bytes_of, outcome_room};
@@ -209,5 +210,70 @@ fn what_is_said_again_counts_if_it_is_later_or_the_first_wish_of_the_chat() {
         let again = said_at(again.0, again.1);
         let renewed = renewed(&said_at(stored.0, stored.1), &again);
         assert_eq!(renewed, is_news.then_some(again), "{stored:?}");
+    }
+}
+
+/// The rules of a channel, and what people wrote down for it.
+fn written(provider: ProviderName, region: Option<&str>, chats: &[&str]) -> (Suppressed, Vec<&'static str>) {
+    let mut channel = BroadcastChannelSpec::of(provider);
+    channel.default_region = region.map(str::to_owned);
+    let objects: Vec<BroadcastSuppression> = chats
+        .iter()
+        .map(|chat| {
+            let mut written = suppression("1", SuppressionReason::Manual, "");
+            written.spec.chat = (*chat).to_owned();
+            written
+        })
+        .collect();
+    let mut suppressed = Suppressed::of(ChatRules::of(&channel));
+    let unread = suppressed.add("sms", &objects).into_iter().map(|(_, problem)| problem.reason).collect();
+    (suppressed, unread)
+}
+
+#[test]
+fn a_chat_that_a_person_wrote_is_read_as_the_channel_reads_those_of_an_audience() {
+    use ProviderName::{Http, Periskope, Telegram, Twilio, WhatsApp};
+    let spain = "34612345678";
+    for (provider, region, stored, chat) in [
+        (WhatsApp, Some("ES"), "612 34 56 78", spain),
+        (Twilio, Some("ES"), "612-345-678", spain),
+        (WhatsApp, Some("ES"), "0034 612 345 678", spain),
+        (WhatsApp, Some("ES"), "+34 612 345 678", spain),
+        (WhatsApp, Some("ES"), "34612345678", spain),
+        (WhatsApp, None, "+44 (0) 20 7946 0018", "442079460018"),
+        (WhatsApp, Some("ES"), "15551230001", "15551230001"),
+        (WhatsApp, Some("GB"), "020 7946 0018", "442079460018"),
+        (Periskope, None, "34612345678@c.us", spain),
+        (Periskope, None, "120363@g.us", "120363@g.us"),
+        (Telegram, None, "@Ada_Lovelace", "@ada_lovelace"),
+        (Telegram, None, "-100123", "-100123"),
+        (Http, None, "001 555 1230001", "15551230001"),
+    ] {
+        let (suppressed, unread) = written(provider, region, &[stored]);
+        assert!(suppressed.contains(chat), "{provider:?} {stored}");
+        assert_eq!(unread, [""; 0], "{provider:?} {stored}");
+    }
+    let (suppressed, _) = written(WhatsApp, None, &["612 34 56 78"]);
+    assert!(!suppressed.contains(spain), "nobody says that it is Spanish");
+}
+
+#[test]
+fn digits_that_are_two_numbers_are_both() {
+    let (suppressed, unread) = written(ProviderName::WhatsApp, Some("DE"), &["15112345678"]);
+    assert_eq!(unread, [""; 0]);
+    assert!(suppressed.contains("4915112345678") && suppressed.contains("15112345678"));
+}
+
+#[test]
+fn what_is_no_chat_of_the_channel_is_told_and_still_counts_for_what_is_written_so() {
+    for (provider, stored, reason) in [
+        (ProviderName::WhatsApp, "12", "InvalidPhoneNumber"),
+        (ProviderName::Twilio, "Ada", "NotAPhoneNumber"),
+        (ProviderName::Twilio, "120363@g.us", "GroupNotSupported"),
+        (ProviderName::Telegram, "+34 612 345 678", "InvalidChat"),
+    ] {
+        let (suppressed, unread) = written(provider, Some("ES"), &["34612345678", stored]);
+        assert_eq!(unread, [reason], "{provider:?} {stored}");
+        assert!(suppressed.contains(stored), "{provider:?} {stored}");
     }
 }
