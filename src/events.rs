@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-use crate::api::Condition;
+use crate::api::{Condition, RESTART_REFUSED};
 use crate::cluster::CALL_TIMEOUT;
 use crate::ledger::Ledger;
 
@@ -20,8 +20,13 @@ pub fn recorder(client: Client, ledger: &Ledger) -> Recorder {
     Recorder::new(client, Reporter { controller: REPORTER.into(), instance })
 }
 
-/// Tells that the reason of Ready is another one. An event that cannot be told is only logged: the condition says the same.
+/// Tells that the reason of Ready is another one, and what is refused besides. An event that cannot be told is only logged: the
+/// condition says the same.
 pub async fn tell(recorder: &Recorder, object: &ObjectReference, before: &[Condition], after: &[Condition]) {
+    if let Some(refused) = refused(before, after) {
+        let note = format!("{}: {}", refused.reason, refused.message);
+        publish(recorder, object, EventType::Warning, RESTART_REFUSED, note).await;
+    }
     let Some(state) = Condition::find(after, "Ready") else { return };
     if Condition::find(before, "Ready").is_some_and(|before| before.reason == state.reason) {
         return;
@@ -29,6 +34,15 @@ pub async fn tell(recorder: &Recorder, object: &ObjectReference, before: &[Condi
     let is_stalled = Condition::is_true(after, "Stalled");
     let type_ = if is_stalled { EventType::Warning } else { EventType::Normal };
     publish(recorder, object, type_, &state.reason, state.message.clone()).await;
+}
+
+/// A restart by annotation that is refused, and was not, or for something else.
+fn refused<'a>(before: &[Condition], after: &'a [Condition]) -> Option<&'a Condition> {
+    let now =
+        Condition::find(after, RESTART_REFUSED).filter(|_| Condition::is_true(after, RESTART_REFUSED))?;
+    let was =
+        Condition::find(before, RESTART_REFUSED).filter(|_| Condition::is_true(before, RESTART_REFUSED));
+    was.is_none_or(|was| (&was.reason, &was.message) != (&now.reason, &now.message)).then_some(now)
 }
 
 /// Tells of something that a person should look at, and that no condition says.
@@ -61,5 +75,37 @@ async fn publish(
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "failed to publish an event"),
         Err(_) => tracing::warn!("publishing an event took too long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::conditions::Conditions;
+
+    fn conditions(refusal: Option<(&str, &str)>) -> Vec<Condition> {
+        let (reason, message) = refusal.unwrap_or_default();
+        Conditions::after(&[], 1, Timestamp::UNIX_EPOCH)
+            .with("Ready", true, "Succeeded", "done")
+            .with_if(RESTART_REFUSED, refusal.is_some(), reason, message)
+            .build()
+    }
+
+    #[test]
+    fn a_refused_restart_is_told_once() {
+        let (taken, other) = (Some(("NameTaken", "sale-r1")), Some(("AlreadyRestarted", "by sale-r1")));
+        for (before, after, is_told) in [
+            (None, taken, true),
+            (taken, taken, false),
+            (taken, other, true),
+            (taken, None, false),
+            (None, None, false),
+            (taken, Some(("NameTaken", "sale-r2")), true),
+        ] {
+            let (before, after) = (conditions(before), conditions(after));
+            assert_eq!(refused(&before, &after).is_some(), is_told, "{before:?} {after:?}");
+        }
     }
 }

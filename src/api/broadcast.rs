@@ -32,6 +32,12 @@ use super::{BroadcastStatus, KeyRef, LocalRef, MessageContent};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Channel", type_ = "string", json_path = ".status.resolved.channelRef.name", priority = 1),
     printcolumn(name = "Restarted-From", type_ = "string", json_path = ".status.restartedFrom.name", priority = 1),
+    printcolumn(
+        name = "Restart-Refused",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"RestartRefused\")].reason",
+        priority = 1
+    ),
     validation = Rule::new("self.metadata.name.size() <= 57")
         .message("the name of a Broadcast may have at most 57 characters: its batches are named after it"),
     validation = Rule::new("!has(self.spec.restartFrom) || self.spec.restartFrom.name != self.metadata.name")

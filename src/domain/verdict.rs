@@ -13,7 +13,7 @@ use super::hold::{self, Books, Hold, books};
 use super::summary::{MAX_NOTABLE, PageSummary, Seen};
 use crate::api::{
     BatchProgress, Broadcast, BroadcastChannel, BroadcastChannelSpec, BroadcastStatus, ChatOutcome,
-    Condition, Counts, HoldReason, OnUnknown, OutcomeName, StopReason, StopStatus,
+    Condition, Counts, HoldReason, OnUnknown, OutcomeName, RESTART_REFUSED, StopReason, StopStatus,
 };
 
 /// Outcomes that a status shows of an audience that is too big to show whole: the status stays below 10 KB.
@@ -367,7 +367,7 @@ fn conditions_of(observation: &Observation<'_>, state: &State) -> Vec<Condition>
         .with_if("Reconciling", matches!(state, State::Progress(..)), reason, message)
         .with_if("Stalled", matches!(state, State::Stalled(..) | State::Failed(..)), reason, message)
         .with_if(
-            "RestartRefused",
+            RESTART_REFUSED,
             restart_refused.is_some(),
             restart_refused.map_or("", |refusal| refusal.reason),
             restart_refused.map_or("", |refusal| &refusal.message),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel, Condition, Counts, OutcomeName};
 use broadcast_operator::simulator::{ReceiptSettings, Rule, SendQuery, Settings, Simulator};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -232,6 +233,26 @@ impl Stage {
     /// Waits until a Broadcast is complete.
     pub async fn complete(&self, name: &str) -> Broadcast {
         self.wait(name, "complete", is_complete).await
+    }
+
+    /// Waits until there are warnings of this reason. Out: the name of the object of each, and what it says.
+    pub async fn warnings(&self, reason: &str) -> Vec<(String, String)> {
+        until(&format!("events of reason {reason}"), async || {
+            let events = self.api::<Event>().list(&ListParams::default()).await;
+            let events = events.map_err(|error| error.to_string())?.items.into_iter();
+            let is_meant = |event: &Event| {
+                event.reason.as_deref() == Some(reason) && event.type_.as_deref() == Some("Warning")
+            };
+            let told: Vec<_> = events
+                .filter(is_meant)
+                .map(|event| {
+                    let of = event.regarding.and_then(|object| object.name).unwrap_or_default();
+                    (of, event.note.unwrap_or_default())
+                })
+                .collect();
+            if told.is_empty() { Err("there is none".to_owned()) } else { Ok(told) }
+        })
+        .await
     }
 
     /// Waits until a Broadcast is gone.

@@ -270,6 +270,11 @@ async fn an_annotation_whose_name_is_taken_is_refused_and_changes_nothing_else()
     let refused = stage.wait("sale", "refused", |sale| condition(sale, "RestartRefused").is_some()).await;
     assert!(crate::common::stage::is_complete(&refused), "it is complete all the same");
     assert_eq!(books::sum(&refused), 5);
+    let told = stage.warnings("RestartRefused").await;
+    let [(name, note)] = &told[..] else { panic!("{told:?}") };
+    assert!(name == "sale" && note.starts_with("NameTaken: "), "{name}: {note}");
+    let wide = stage.kubectl(&["get", "bc", "sale", "-o", "wide"]);
+    assert!(wide.contains("RESTART-REFUSED") && wide.contains("NameTaken"), "{wide}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
