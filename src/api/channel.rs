@@ -84,7 +84,13 @@ pub struct BroadcastChannelSpec {
     /// Country that phone numbers without a country code are of, such as `ES`, for `WhatsApp`, Twilio and Periskope. Absent: numbers
     /// must have their country code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 2), regex(pattern = r"^[A-Z]{2}$"))]
+    #[schemars(
+        length(min = 2, max = 2),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^[A-Z]{2}$')",
+            "message": "defaultRegion is a country: two capital letters as in ISO 3166, such as ES",
+        }])
+    )]
     pub default_region: Option<String>,
     /// What to do about error codes in the provider's answers and receipts, instead of what is usual for them. The first rule that names
     /// a code decides. A message that may have been taken is no matter of these rules, and an opt-out stays one whatever they say. They

@@ -19,7 +19,13 @@ fn default_timeout() -> i32 {
 pub struct HttpChannel {
     /// Where messages are posted to. Loopback, link-local and private addresses are refused unless the operator was
     /// started with `--allow-address` for them. It may not hold a user name or password: use `tokenSecretRef`.
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\]+([/?#]\S*)?$"))]
+    #[schemars(
+        length(min = 1, max = 2048),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+([/?#]\S*)?$')",
+            "message": "url begins with http:// or https://, without a user name, a password or spaces: a token belongs into tokenSecretRef",
+        }])
+    )]
     pub url: String,
     /// Bearer token for the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,11 +74,23 @@ pub enum HttpFormat {
     .message("give exactly one of value and secretRef"))]
 pub struct HttpHeader {
     /// Its name.
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9-]+$"))]
+    #[schemars(
+        length(min = 1, max = 64),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^[A-Za-z0-9-]+$')",
+            "message": "the name of a header has letters, digits and dashes only",
+        }])
+    )]
     pub name: String,
     /// Its value. What is secret belongs into `secretRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024), regex(pattern = r"^[\x20-\x7e]*$"))]
+    #[schemars(
+        length(max = 1024),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^[\x20-\x7e]*$')",
+            "message": "the value of a header has printable ASCII characters only",
+        }])
+    )]
     pub value: Option<String>,
     /// A key of a Secret that holds its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +116,13 @@ impl HttpChannel {
 #[serde(rename_all = "camelCase")]
 pub struct WhatsAppChannel {
     /// Id of the phone number that sends, as Meta shows it; not the number itself.
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[0-9]+$"))]
+    #[schemars(
+        length(min = 1, max = 32),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^[0-9]+$')",
+            "message": "phoneNumberId is the id that Meta shows beside the number, digits only",
+        }])
+    )]
     pub phone_number_id: String,
     /// Access token of a system user, with permission `whatsapp_business_messaging`.
     pub token_secret_ref: KeyRef,
@@ -110,11 +134,23 @@ pub struct WhatsAppChannel {
     pub verify_token_secret_ref: Option<KeyRef>,
     /// Version of the API.
     #[serde(default = "WhatsAppChannel::default_version")]
-    #[schemars(length(min = 2, max = 8), regex(pattern = r"^v[0-9]+\.[0-9]+$"))]
+    #[schemars(
+        length(min = 2, max = 8),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^v[0-9]+\.[0-9]+$')",
+            "message": "apiVersion is a version of the Graph API, such as v24.0",
+        }])
+    )]
     pub api_version: String,
     /// Where the API is: a proxy, another region or a simulator.
     #[serde(default = "WhatsAppChannel::default_base_url")]
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\]+(/[^\s?#]*)?$"))]
+    #[schemars(
+        length(min = 1, max = 2048),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
+            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
+        }])
+    )]
     pub base_url: String,
     /// Seconds to wait for an answer.
     #[serde(default = "default_timeout")]
@@ -155,7 +191,13 @@ pub struct TelegramChannel {
     pub disable_link_preview: bool,
     /// Where the API is: an own Bot API server, a proxy or a simulator.
     #[serde(default = "TelegramChannel::default_base_url")]
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\]+(/[^\s?#]*)?$"))]
+    #[schemars(
+        length(min = 1, max = 2048),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
+            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
+        }])
+    )]
     pub base_url: String,
     /// Seconds to wait for an answer.
     #[serde(default = "default_timeout")]
@@ -176,7 +218,13 @@ impl TelegramChannel {
     .message("give exactly one of from and messagingServiceSid"))]
 pub struct TwilioChannel {
     /// Account, `AC…`.
-    #[schemars(length(min = 34, max = 34), regex(pattern = r"^AC[0-9a-fA-F]{32}$"))]
+    #[schemars(
+        length(min = 34, max = 34),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^AC[0-9a-fA-F]{32}$')",
+            "message": "accountSid is AC and 32 hexadecimal digits, as the console of Twilio shows it",
+        }])
+    )]
     pub account_sid: String,
     /// Auth token of the account. Requests and receipts are checked with it.
     pub auth_token_secret_ref: KeyRef,
@@ -186,13 +234,25 @@ pub struct TwilioChannel {
     pub from: Option<String>,
     /// Messaging service that sends, `MG…`. Its messages go to phone numbers; for `WhatsApp` use `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 34, max = 34), regex(pattern = r"^MG[0-9a-fA-F]{32}$"))]
+    #[schemars(
+        length(min = 34, max = 34),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^MG[0-9a-fA-F]{32}$')",
+            "message": "messagingServiceSid is MG and 32 hexadecimal digits, as the console of Twilio shows it",
+        }])
+    )]
     pub messaging_service_sid: Option<String>,
     /// Where Twilio reaches the receipts port of the operator, such as `https://receipts.example.com`. Each message tells it where
     /// its receipts go, and their signature covers the address. Without it the channel takes no receipts, and
     /// asks for them alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^\s/?#@\\_]+(/[^\s?#]*)?$"))]
+    #[schemars(
+        length(min = 1, max = 1024),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^https?://[^\s/?#@\\_]+(/[^\s?#]*)?$')",
+            "message": "publicUrl begins with http:// or https:// and a host without _, and has no user name, password, query or spaces",
+        }])
+    )]
     pub public_url: Option<String>,
     /// Seconds after which Twilio is asked what became of a message of which no last receipt came, and at 4, 24 and 96 times as many
     /// again, for 4 days. 0: never.
@@ -205,7 +265,13 @@ pub struct TwilioChannel {
     pub validity_period_seconds: Option<i32>,
     /// Where the API is: a region, a proxy or a simulator.
     #[serde(default = "TwilioChannel::default_base_url")]
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\]+(/[^\s?#]*)?$"))]
+    #[schemars(
+        length(min = 1, max = 2048),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
+            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
+        }])
+    )]
     pub base_url: String,
     /// Seconds to wait for an answer.
     #[serde(default = "default_timeout")]
@@ -242,7 +308,13 @@ impl TwilioChannel {
 #[serde(rename_all = "camelCase")]
 pub struct PeriskopeChannel {
     /// The phone that sends: its number in digits, or its id `phone-…`.
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^([0-9]{3,20}|phone-[A-Za-z0-9-]+)$"))]
+    #[schemars(
+        length(min = 1, max = 64),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^([0-9]{3,20}|phone-[A-Za-z0-9-]+)$')",
+            "message": "phone is the number in digits, without +, or its id phone-…",
+        }])
+    )]
     pub phone: String,
     /// API key.
     pub token_secret_ref: KeyRef,
@@ -251,7 +323,13 @@ pub struct PeriskopeChannel {
     pub signing_secret_ref: Option<KeyRef>,
     /// Where the API is: a proxy or a simulator.
     #[serde(default = "PeriskopeChannel::default_base_url")]
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\]+(/[^\s?#]*)?$"))]
+    #[schemars(
+        length(min = 1, max = 2048),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
+            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
+        }])
+    )]
     pub base_url: String,
     /// Seconds to wait for an answer.
     #[serde(default = "default_timeout")]

@@ -85,7 +85,13 @@ pub struct Media {
     /// What it is.
     pub kind: MediaKind,
     /// Where it is, on a server that the provider can reach. It may hold the recipient's parameters.
-    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^\s/?#@\\{}]+([/?#].*)?$"))]
+    #[schemars(
+        length(min = 1, max = 2048),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches(r'^https?://[^\s/?#@\\{}]+([/?#].*)?$')",
+            "message": "url begins with http:// or https:// and a host without a user name, a password or parameters; parameters may follow after the host",
+        }])
+    )]
     pub url: String,
     /// Name that a document is shown with. It may hold the recipient's parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]

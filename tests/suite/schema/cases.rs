@@ -105,6 +105,10 @@ fn of_broadcasts() -> Vec<(Attempt, &'static str)> {
             message(json!({"media": {"kind": "Image", "url": "https://a.example/a", "fileName": "a.png"}})),
             "fileName is for documents",
         ),
+        (
+            message(json!({"media": {"kind": "Image", "url": "https://me@a.example/a"}})),
+            "a host without a user name, a password or parameters",
+        ),
         (template(json!({"buttonParameters": {"10": "x"}})), "buttons are numbered"),
         (template(json!({"parameters": {"first name": "x"}})), "names of template parameters"),
         (
@@ -126,6 +130,16 @@ fn of_channels() -> Vec<(Attempt, &'static str)> {
         of(json!({"provider": "Twilio", "twilio": twilio}))
     };
     let service = format!("MG{}", "0".repeat(32));
+    let whats_app = |settings: Value| {
+        let mut whats_app = json!({"phoneNumberId": "1063", "tokenSecretRef": key});
+        merge(&mut whats_app, settings);
+        of(json!({"provider": "WhatsApp", "whatsApp": whats_app}))
+    };
+    let periskope = |settings: Value| {
+        let mut periskope = json!({"phone": "15550199", "tokenSecretRef": key});
+        merge(&mut periskope, settings);
+        of(json!({"provider": "Periskope", "periskope": periskope}))
+    };
     let mut cases: Vec<_> = ["HTTP", "WhatsApp", "Telegram", "Twilio", "Periskope"]
         .map(|provider| (of(json!({"provider": provider})), "give the settings of the provider"))
         .into();
@@ -147,6 +161,26 @@ fn of_channels() -> Vec<(Attempt, &'static str)> {
             twilio(json!({"from": "+15550199", "messagingServiceSid": service})),
             "exactly one of from and messagingServiceSid",
         ),
+        (Change(THERE, json!({"defaultRegion": "es"})), "two capital letters as in ISO 3166"),
+        (Create(channel("new", &json!({"url": "https://me@a.example"}))), "belongs into tokenSecretRef"),
+        (header(json!({"name": "X Shop", "value": "a"})), "the name of a header"),
+        (header(json!({"name": "X-Shop", "value": "ä"})), "the value of a header"),
+        (twilio(json!({"accountSid": "0".repeat(34), "from": "+15550199"})), "accountSid is AC"),
+        (twilio(json!({"messagingServiceSid": "0".repeat(34)})), "messagingServiceSid is MG"),
+        (
+            twilio(json!({"from": "+15550199", "publicUrl": "https://my_host.example"})),
+            "publicUrl begins with http",
+        ),
+        (twilio(json!({"from": "+15550199", "baseUrl": "ftp://a.example"})), "baseUrl begins with http"),
+        (whats_app(json!({"phoneNumberId": "+1555"})), "phoneNumberId is the id"),
+        (whats_app(json!({"apiVersion": "24.0"})), "apiVersion is a version"),
+        (whats_app(json!({"baseUrl": "https://a.example?a=b"})), "baseUrl begins with http"),
+        (
+            of(json!({"provider": "Telegram", "telegram": {"tokenSecretRef": key, "baseUrl": "a.example"}})),
+            "baseUrl begins with http",
+        ),
+        (periskope(json!({"phone": "+15550199"})), "phone is the number in digits"),
+        (periskope(json!({"baseUrl": "https://a.example/v1 "})), "baseUrl begins with http"),
     ]);
     cases
 }
