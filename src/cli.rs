@@ -1,6 +1,6 @@
 //! The command line of `broadcast-operator`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -54,12 +54,13 @@ pub struct RunArgs {
         value_name = "IP:PORT"
     )]
     pub receipts_address: SocketAddr,
-    /// Range of loopback, link-local or private addresses that channels may point to; may be given several times.
+    /// Loopback, link-local or private address, or range of them, that channels may point to; may be given several times.
     /// Public addresses are always allowed.
     #[arg(
         long = "allow-address",
         env = "BROADCAST_ALLOW_ADDRESSES",
         value_delimiter = ',',
+        value_parser = address_range,
         value_name = "CIDR"
     )]
     pub allow_addresses: Vec<IpNet>,
@@ -142,21 +143,35 @@ impl LeaseArgs {
     /// # Errors
     /// When the times cannot work together.
     pub fn settings(&self, namespace: &str) -> Result<LeaseSettings, InvalidTimes> {
-        let times = LeaseTimes {
-            duration: self.lease_duration,
-            renew_deadline: self.lease_renew_deadline,
-            retry_period: self.lease_retry_period,
-        };
-        times.check()?;
         Ok(LeaseSettings {
             namespace: self.lease_namespace.clone().unwrap_or_else(|| namespace.to_owned()),
             name: self.lease_name.clone(),
             pod_name: self.pod_name.clone(),
             pod_uid: self.pod_uid.clone().filter(|uid| !uid.is_empty()),
             assume_restored_after: self.assume_restored_after,
-            times,
+            times: self.times()?,
         })
     }
+
+    /// The times of these flags.
+    ///
+    /// # Errors
+    /// When they cannot work together.
+    pub fn times(&self) -> Result<LeaseTimes, InvalidTimes> {
+        let times = LeaseTimes {
+            duration: self.lease_duration,
+            renew_deadline: self.lease_renew_deadline,
+            retry_period: self.lease_retry_period,
+        };
+        times.check().map(|()| times)
+    }
+}
+
+/// A range as in `10.0.0.0/8`, or one address.
+fn address_range(text: &str) -> Result<IpNet, String> {
+    let parsed =
+        if text.contains('/') { text.parse().ok() } else { text.parse::<IpAddr>().ok().map(IpNet::from) };
+    parsed.ok_or_else(|| "must be a range as in 10.0.0.0/8, or an address as in 10.0.0.7".to_owned())
 }
 
 /// A time as in `15s` or `1m30s`.
@@ -188,6 +203,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run_operator(args: &RunArgs) -> ExitCode {
+    if let Err(error) = args.leases.times() {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
     if let Err(error) = telemetry::init(args.log_format, &args.log_filter) {
         eprintln!("error: {error}");
         return ExitCode::from(2);

@@ -32,7 +32,7 @@ use super::{Condition, KeyRef};
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
     printcolumn(name = "Active", type_ = "integer", json_path = ".status.activeBroadcasts"),
-    printcolumn(name = "Rate", type_ = "integer", json_path = ".spec.limits.messagesPerSecond"),
+    printcolumn(name = "Rate", type_ = "integer", json_path = ".status.messagesPerSecond"),
     printcolumn(name = "Sent-24h", type_ = "integer", json_path = ".status.sentLast24Hours"),
     printcolumn(
         name = "Daily-Limit",
@@ -209,6 +209,11 @@ pub struct ChannelStatus {
     /// No message is sent before this time, because the gateway asked for it or the limit of the day is used up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<Time>,
+    /// Messages per second at most, as `spec.limits` says or as usual for such a sender. Absent: no limit. After a rate limit it may be
+    /// less for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub messages_per_second: Option<i32>,
     /// Requests of the last 24 hours, as far as this status knows: it follows within seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

@@ -115,6 +115,7 @@ pub fn channel_status(
         observed_generation: generation,
         conditions,
         throttled_until: throttled_until.map(Time),
+        messages_per_second: channel.spec.messages_per_second().and_then(|rate| i32::try_from(rate).ok()),
         sent_last24_hours: Some(i32::try_from(sent.total(now)).unwrap_or(i32::MAX)),
         sent_by_hour: sent.stored(),
         active_broadcasts: i32::try_from(active).unwrap_or(i32::MAX),
@@ -181,5 +182,18 @@ mod tests {
                 assert_eq!(status.reported.is_some(), expected, "{second} s, {health:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_status_has_the_limit_that_counts() {
+        let status = |provider, limit| {
+            let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(provider));
+            channel.spec.limits.messages_per_second = limit;
+            let (mut sent, now) = (DayCount::default(), Timestamp::UNIX_EPOCH);
+            channel_status(&channel, &state(&Health::Ready), 0, &mut sent, now).messages_per_second
+        };
+        assert_eq!(status(ProviderName::WhatsApp, None), Some(80));
+        assert_eq!(status(ProviderName::WhatsApp, Some(20)), Some(20));
+        assert_eq!(status(ProviderName::Http, None), None);
     }
 }

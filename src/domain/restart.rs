@@ -35,7 +35,10 @@ pub fn decide(child: &Broadcast, request: &RestartFrom, source: Option<&Broadcas
     let Some(source) = source else {
         return refused(
             "SourceNotFound",
-            format!("Broadcast {name} does not exist in this namespace: check spec.restartFrom.name"),
+            format!(
+                "Broadcast {name} does not exist in this namespace: check spec.restartFrom.name. A restart needs the log of its source: \
+                 if that was deleted, apply a Broadcast with recipients of its own"
+            ),
         );
     };
     if request.uid.is_some() && request.uid != source.metadata.uid {

@@ -212,7 +212,10 @@ fn sealed_state(status: &BroadcastStatus, observation: &Observation<'_>) -> Stat
     let resendable = if status.completion_time.is_some() { 0 } else { resendable(observation) };
     let open = counts.pending > 0 || in_flight || resendable > 0;
     if let Some(by) = &status.restarted_by {
-        let message = format!("restarted by {}: it has the chats that were not reached", by.name);
+        let message = format!(
+            "restarted by {0}, which sends to the chats that it took over: kubectl describe bc {0}",
+            by.name
+        );
         return if open {
             State::Progress("Restarting".into(), message)
         } else {

@@ -102,14 +102,28 @@ impl Default for LeaseTimes {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidTimes {
     /// Leases count in seconds.
-    #[error("the lease duration must be a whole number of seconds, at least 1 s")]
+    #[error("--lease-duration must be a whole number of seconds, at least 1 s")]
     NotWholeSeconds,
     /// Others would take over while the holder still sends.
-    #[error("the renew deadline must be shorter than the lease duration")]
-    DeadlineTooLong,
+    #[error(
+        "--lease-renew-deadline, {deadline:?}, must be shorter than --lease-duration, {duration:?}: give both"
+    )]
+    DeadlineTooLong {
+        /// The renew deadline.
+        deadline: Duration,
+        /// The lease duration.
+        duration: Duration,
+    },
     /// One renewal that fails would be the end.
-    #[error("the retry period must be at most half of the renew deadline, and not 0")]
-    RetryTooLong,
+    #[error(
+        "--lease-retry-period, {period:?}, must be at most half of --lease-renew-deadline, {deadline:?}, and not 0: give both"
+    )]
+    RetryTooLong {
+        /// The retry period.
+        period: Duration,
+        /// The renew deadline.
+        deadline: Duration,
+    },
 }
 
 impl LeaseTimes {
@@ -133,10 +147,10 @@ impl LeaseTimes {
             return Err(InvalidTimes::NotWholeSeconds);
         }
         if renew_deadline >= duration {
-            return Err(InvalidTimes::DeadlineTooLong);
+            return Err(InvalidTimes::DeadlineTooLong { deadline: renew_deadline, duration });
         }
         if retry_period.is_zero() || retry_period > renew_deadline / 2 {
-            return Err(InvalidTimes::RetryTooLong);
+            return Err(InvalidTimes::RetryTooLong { period: retry_period, deadline: renew_deadline });
         }
         Ok(())
     }
@@ -322,8 +336,13 @@ mod tests {
         assert_eq!(times(1000, 600, 200).check(), Ok(()));
         assert_eq!(times(1500, 600, 200).check(), Err(InvalidTimes::NotWholeSeconds));
         assert_eq!(times(0, 0, 0).check(), Err(InvalidTimes::NotWholeSeconds));
-        assert_eq!(times(2000, 2000, 200).check(), Err(InvalidTimes::DeadlineTooLong));
-        assert_eq!(times(2000, 1000, 501).check(), Err(InvalidTimes::RetryTooLong));
-        assert_eq!(times(2000, 1000, 0).check(), Err(InvalidTimes::RetryTooLong));
+        let millis = Duration::from_millis;
+        let (deadline, duration) = (millis(2000), millis(2000));
+        let too_long = InvalidTimes::DeadlineTooLong { deadline, duration };
+        assert_eq!(times(2000, 2000, 200).check(), Err(too_long));
+        for period in [501, 0] {
+            let too_long = InvalidTimes::RetryTooLong { period: millis(period), deadline: millis(1000) };
+            assert_eq!(times(2000, 1000, period).check(), Err(too_long));
+        }
     }
 }

@@ -205,7 +205,7 @@ pub(super) async fn recipients_again(
     context: &Context,
 ) -> Result<Result<Vec<Recipient>, Stage>, PlannerError> {
     let Some(source) = source_of(child, request, context).await? else {
-        return Ok(Err(stalled("SourceNotFound", "the source does not exist any more")));
+        return Ok(Err(stalled("SourceNotFound", "the source was deleted, and its log with it")));
     };
     let batches = match batches_of(&source, context).await? {
         Ok(batches) => batches,

@@ -65,6 +65,12 @@ fn wrong_flags_are_refused_with_exit_code_2() {
     for (flags, words) in [
         (&["run", "--log-filter", "=="][..], "--log-filter is not valid"),
         (&["run", "--allow-address", "10.0.0.0/99"], "--allow-address"),
+        (&["run", "--allow-address", "gateway"], "or an address as in 10.0.0.7"),
+        (
+            &["run", "--lease-duration", "5s"],
+            "--lease-renew-deadline, 10s, must be shorter than --lease-duration, 5s",
+        ),
+        (&["run", "--lease-renew-deadline", "3s"], "--lease-retry-period, 2s, must be at most half"),
         (&["run", "--admin-address", "8081"], "--admin-address"),
         (&["start"], "unrecognized subcommand"),
     ] {
@@ -80,7 +86,7 @@ fn wrong_flags_are_refused_with_exit_code_2() {
 fn without_a_cluster_it_says_how_to_name_one() {
     let output = Command::new(env!("CARGO_BIN_EXE_broadcast-operator"))
         .env("KUBECONFIG", "/nowhere")
-        .args(["run", "--log-format", "text"])
+        .args(["run", "--log-format", "text", "--allow-address", "10.0.0.7,fd00::/8,::1"])
         .args(["--admin-address", "127.0.0.1:0", "--receipts-address", "127.0.0.1:0"])
         .output()
         .expect("runs");
