@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-use crate::api::{Condition, RESTART_REFUSED};
+use crate::api::Condition;
 use crate::cluster::CALL_TIMEOUT;
 use crate::ledger::Ledger;
 
@@ -20,13 +20,8 @@ pub fn recorder(client: Client, ledger: &Ledger) -> Recorder {
     Recorder::new(client, Reporter { controller: REPORTER.into(), instance })
 }
 
-/// Tells that the reason of Ready is another one, and what is refused besides. An event that cannot be told is only logged: the
-/// condition says the same.
+/// Tells that the reason of Ready is another one. An event that cannot be told is only logged: the condition says the same.
 pub async fn tell(recorder: &Recorder, object: &ObjectReference, before: &[Condition], after: &[Condition]) {
-    if let Some(refused) = refused(before, after) {
-        let note = format!("{}: {}", refused.reason, refused.message);
-        publish(recorder, object, EventType::Warning, RESTART_REFUSED, note).await;
-    }
     let Some(state) = Condition::find(after, "Ready") else { return };
     if Condition::find(before, "Ready").is_some_and(|before| before.reason == state.reason) {
         return;
@@ -36,12 +31,23 @@ pub async fn tell(recorder: &Recorder, object: &ObjectReference, before: &[Condi
     publish(recorder, object, type_, &state.reason, state.message.clone()).await;
 }
 
-/// A restart by annotation that is refused, and was not, or for something else.
-fn refused<'a>(before: &[Condition], after: &'a [Condition]) -> Option<&'a Condition> {
-    let now =
-        Condition::find(after, RESTART_REFUSED).filter(|_| Condition::is_true(after, RESTART_REFUSED))?;
-    let was =
-        Condition::find(before, RESTART_REFUSED).filter(|_| Condition::is_true(before, RESTART_REFUSED));
+/// Tells that a condition which is there only while something is wrong has come, or says something else.
+pub async fn tell_trouble(
+    recorder: &Recorder,
+    object: &ObjectReference,
+    type_: &str,
+    before: &[Condition],
+    after: &[Condition],
+) {
+    if let Some(trouble) = news(type_, before, after) {
+        let note = format!("{}: {}", trouble.reason, trouble.message);
+        publish(recorder, object, EventType::Warning, type_, note).await;
+    }
+}
+
+fn news<'a>(type_: &str, before: &[Condition], after: &'a [Condition]) -> Option<&'a Condition> {
+    let now = Condition::find(after, type_).filter(|_| Condition::is_true(after, type_))?;
+    let was = Condition::find(before, type_).filter(|_| Condition::is_true(before, type_));
     was.is_none_or(|was| (&was.reason, &was.message) != (&now.reason, &now.message)).then_some(now)
 }
 
@@ -83,6 +89,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::api::RESTART_REFUSED;
     use crate::domain::conditions::Conditions;
 
     fn conditions(refusal: Option<(&str, &str)>) -> Vec<Condition> {
@@ -105,7 +112,7 @@ mod tests {
             (taken, Some(("NameTaken", "sale-r2")), true),
         ] {
             let (before, after) = (conditions(before), conditions(after));
-            assert_eq!(refused(&before, &after).is_some(), is_told, "{before:?} {after:?}");
+            assert_eq!(news(RESTART_REFUSED, &before, &after).is_some(), is_told, "{before:?} {after:?}");
         }
     }
 }

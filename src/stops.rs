@@ -1,6 +1,7 @@
 //! What stops by itself (client required): a Broadcast by its status, a channel by what receipts say of its account.
 //!
-//! In: why. Out: a status, written on the version that was looked at. Both belong to the generation of a spec, and count for no other.
+//! In: why. Out: a status, written on the version that was looked at. A stop of a Broadcast belongs to the generation of its spec, and one
+//! of a channel to its gateway; they count for no other.
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::api::{Broadcast, BroadcastChannel, BroadcastStatus, Condition, ReportedTrouble, StopStatus};
 use crate::clock;
 use crate::cluster::{ApiError, within};
+use crate::domain::gateway_mark::GatewayMark;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 
 /// Tries of one write that meets others: each status is written once a second while messages are sent.
@@ -76,15 +78,15 @@ pub fn is_news(
     if trouble.is_stale(now) {
         return false;
     }
-    let generation = channel.metadata.generation.unwrap_or_default();
-    let Some(status) = channel.status.as_ref().filter(|status| status.observed_generation == generation)
-    else {
-        return trouble.observed_generation == generation;
-    };
-    let standing = status.reported.as_ref().filter(|reported| reported.observed_generation == generation);
+    let gateway = GatewayMark::of(channel);
+    if trouble.observed_gateway != gateway.digest {
+        return false;
+    }
+    let Some(status) = channel.status.as_ref().filter(|_| gateway.is_of_status(channel)) else { return true };
+    let standing = status.reported.as_ref().filter(|reported| reported.observed_gateway == gateway.digest);
     let is_reported = standing.is_some_and(|standing| !trouble.replaces(standing));
-    trouble.observed_generation == generation
-        && !is_reported
+    !is_reported
+        && status.stop.is_none()
         && !Condition::is_true(&status.conditions, "Stalled")
         && !is_before(sent, status.settled_time.as_ref())
 }
@@ -201,7 +203,7 @@ mod tests {
         }
     }
 
-    /// A channel of generation 2 that went on at that second after it was stalled, and is stalled or not.
+    /// A channel that went on at that second after it was stalled, and is stalled or not.
     fn channel(settled: Option<i64>, stalled: &str) -> BroadcastChannel {
         let stalled = json!({"type": "Stalled", "status": stalled, "observedGeneration": 2, "lastTransitionTime": at(1).to_string(),
                              "reason": "Any", "message": ""});
@@ -211,19 +213,26 @@ mod tests {
             "spec": {"provider": "HTTP"},
             "status": {"observedGeneration": 2, "conditions": [stalled], "settledTime": settled.map(|second| at(second).to_string())},
         });
-        serde_json::from_value(channel).expect("a channel")
+        let mut channel: BroadcastChannel = serde_json::from_value(channel).expect("a channel");
+        channel.status.get_or_insert_default().observed_gateway = Some(GatewayMark::of(&channel).digest);
+        channel
+    }
+
+    /// What a receipt says of the gateway of those channels.
+    fn trouble(second: i64) -> ReportedTrouble {
+        trouble_of(&GatewayMark::of(&channel(None, "False")).digest, second)
     }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("small")
     }
 
-    fn trouble(generation: i64, second: i64) -> ReportedTrouble {
+    fn trouble_of(gateway: &str, second: i64) -> ReportedTrouble {
         ReportedTrouble {
             reason: TroubleReason::AccountRestricted,
             code: "131031".into(),
             message: String::new(),
-            observed_generation: generation,
+            observed_gateway: gateway.into(),
             time: Time(at(second)),
         }
     }
@@ -231,12 +240,12 @@ mod tests {
     #[test]
     fn trouble_is_news_unless_the_channel_has_stopped_for_it_or_was_mended_since_the_message_was_sent() {
         for (channel, trouble, sent, expected) in [
-            (channel(None, "False"), trouble(2, 150), 100, true),
-            (channel(Some(100), "False"), trouble(2, 150), 101, true),
-            (channel(Some(100), "False"), trouble(2, 150), 100, false),
-            (channel(Some(100), "False"), trouble(2, 150), 99, false),
-            (channel(None, "False"), trouble(1, 150), 200, false),
-            (channel(Some(100), "True"), trouble(2, 150), 200, false),
+            (channel(None, "False"), trouble(150), 100, true),
+            (channel(Some(100), "False"), trouble(150), 101, true),
+            (channel(Some(100), "False"), trouble(150), 100, false),
+            (channel(Some(100), "False"), trouble(150), 99, false),
+            (channel(None, "False"), trouble_of("another", 150), 200, false),
+            (channel(Some(100), "True"), trouble(150), 200, false),
         ] {
             assert_eq!(
                 is_news(&channel, &trouble, at(sent), at(600)),
@@ -245,8 +254,8 @@ mod tests {
             );
         }
         let mut reported = channel(None, "False");
-        reported.status.get_or_insert_default().reported = Some(trouble(2, 150));
-        assert!(!is_news(&reported, &trouble(2, 150), at(200), at(300)), "it is on its way");
+        reported.status.get_or_insert_default().reported = Some(trouble(150));
+        assert!(!is_news(&reported, &trouble(150), at(200), at(300)), "it is on its way");
     }
 
     #[test]
@@ -268,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_reported_again_when_it_shows_long_after_the_last_one_and_never_keeps_a_stop_out() {
-        let limit = |second| ReportedTrouble { reason: TroubleReason::RateLimited, ..trouble(2, second) };
+        let limit = |second| ReportedTrouble { reason: TroubleReason::RateLimited, ..trouble(second) };
         let mut channel = channel(None, "False");
         assert!(is_news(&channel, &limit(100), at(100), at(400)));
         assert!(!is_news(&channel, &limit(100), at(100), at(401)), "it is too long ago");
@@ -278,15 +287,15 @@ mod tests {
         };
         assert!(!is_news_after(limit(100), limit(130)), "that was sent before it slowed down");
         assert!(is_news_after(limit(100), limit(131)));
-        assert!(is_news_after(limit(100), trouble(2, 100)));
-        assert!(!is_news_after(trouble(2, 100), limit(200)));
+        assert!(is_news_after(limit(100), trouble(100)));
+        assert!(!is_news_after(trouble(100), limit(200)));
     }
 
     #[test]
     fn trouble_of_more_than_an_hour_ago_is_no_news() {
         for (age, expected) in [(0, true), (3600, true), (3601, false), (-60, true)] {
             for channel in [channel(None, "False"), channel(Some(1), "False")] {
-                let told = trouble(2, 100);
+                let told = trouble(100);
                 assert_eq!(is_news(&channel, &told, at(100), at(100 + age)), expected, "{age} s ago");
             }
         }

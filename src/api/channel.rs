@@ -198,14 +198,29 @@ pub struct ChannelStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default)]
     pub observed_generation: i64,
-    /// Ready=True: messages can be sent. Suspended=True: the brake is on. Throttled=True: the gateway asked to wait, and
-    /// `throttledUntil` says how long. Stalled=True: it needs a person, and the message says for what.
+    /// Ready=True: messages can be sent. Ready=Unknown: the provider did not say whether the credentials are good; messages are sent
+    /// all the same. Suspended=True: the brake is on. Throttled=True: the gateway asked to wait, and `throttledUntil` says how long.
+    /// Stalled=True: it needs a person, and the message says for what. `ReceiptsRefused`=True: a Secret that receipts are checked with
+    /// cannot be used, so none are taken; messages are sent all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+    /// Digest of the settings that say which gateway and account is sent through, and of the annotation
+    /// `broadcast-operator.dev/try-again`. A wait and a stop count for these alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub observed_gateway: Option<String>,
+    /// Value of the annotation `broadcast-operator.dev/try-again` that was followed last: the same value ends nothing again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub try_again_token: Option<String>,
+    /// Why the provider takes nothing, also while `spec.paused` hides it: nothing is sent until the trouble is over, as the message
+    /// says. Absent: it takes messages, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<ChannelStop>,
     /// No message is sent before this time, because the gateway asked for it or the limit of the day is used up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<Time>,
@@ -235,6 +250,21 @@ pub struct ChannelStatus {
     pub active_broadcasts: i32,
 }
 
+/// Why a provider takes nothing from an account.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ChannelStop {
+    /// Why.
+    pub reason: TroubleReason,
+    /// The provider's error code, or empty. A rule of `errorPolicy` with another action than `StopChannel` for it lets the channel go on.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub code: String,
+    /// Why, and what to do, for people.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
 /// What a receipt says of the account: that nothing can be sent, or not so fast.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -247,8 +277,10 @@ pub struct ReportedTrouble {
     /// What it said.
     #[schemars(length(max = 160))]
     pub message: String,
-    /// Generation of the channel's spec that it was reported under. It counts for no other.
-    pub observed_generation: i64,
+    /// `observedGateway` of the channel when it was reported. It counts for no other.
+    #[serde(default)]
+    #[schemars(length(max = 80))]
+    pub observed_gateway: String,
     /// When it happened, as the provider says.
     pub time: Time,
 }

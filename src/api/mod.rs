@@ -27,8 +27,8 @@ pub use broadcast_status::{
 };
 pub use campaign::{BroadcastCampaign, BroadcastCampaignSpec};
 pub use channel::{
-    BroadcastChannel, BroadcastChannelSpec, ChannelStatus, ErrorAction, ErrorRule, HourCount, Limits,
-    ProviderName, ReportedTrouble, TroubleReason,
+    BroadcastChannel, BroadcastChannelSpec, ChannelStatus, ChannelStop, ErrorAction, ErrorRule, HourCount,
+    Limits, ProviderName, ReportedTrouble, TroubleReason,
 };
 pub use channel_settings::{
     HttpChannel, HttpFormat, HttpHeader, PeriskopeChannel, TelegramChannel, TwilioChannel, WhatsAppChannel,
@@ -63,6 +63,12 @@ pub const MAX_RESTART_TOKEN: usize = 256;
 /// Annotation by which a person accepts what a Broadcast is held for: its value is the token that the condition's message
 /// shows, and another one is not obeyed.
 pub const ACCEPT_ANNOTATION: &str = "broadcast-operator.dev/accept-restored";
+
+/// Annotation of a channel by which a person ends a wait or a stop of it: any new value has it try again, once.
+pub const TRY_AGAIN_ANNOTATION: &str = "broadcast-operator.dev/try-again";
+
+/// Longest value of that annotation that counts, in characters.
+pub const MAX_TRY_AGAIN_TOKEN: usize = 256;
 
 /// Seconds that the key of a campaign is kept after its Broadcast, unless that says otherwise: 30 days, longer than anybody
 /// tries a pipeline again.

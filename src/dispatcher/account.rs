@@ -5,6 +5,7 @@ mod health;
 mod limits;
 mod lookups;
 mod reading;
+mod receipt_secrets;
 mod refused;
 mod reported;
 mod settings;
@@ -18,13 +19,18 @@ use kube::ResourceExt;
 use crate::api::{BroadcastChannel, Condition, ErrorRule, ProviderName, ReportedTrouble};
 use crate::domain::adaptive::AdaptiveRate;
 use crate::domain::answer::{Answer, ChannelEffect, SenderTrouble};
-use crate::domain::channel_verdict::DAILY_LIMIT;
+use crate::domain::channel_verdict::{DAILY_LIMIT, RATE_LIMIT_REPORTED};
 use crate::domain::day_count::DayCount;
+use crate::domain::error_policy::still_stops;
+use crate::domain::gateway_mark::GatewayMark;
 use crate::domain::rate::RateLimit;
+use crate::providers::SecretDigest;
 use crate::providers::gateway::Gateway;
 use caution::{Caution, Why};
 pub(super) use lookups::LookupRefused;
 use reading::Look;
+use receipt_secrets::ReceiptSecrets;
+pub(super) use receipt_secrets::{Looked, look_at_receipt_secrets};
 use refused::{Halted, Refusals, Refused};
 use settings::is_same_gateway;
 pub(super) use settings::{Opened, Trouble, Version, read};
@@ -33,8 +39,8 @@ pub(super) use settings::{Opened, Trouble, Version, read};
 const REDIRECTED_RETRY: Duration = Duration::from_secs(60);
 
 enum Door {
-    /// Not read yet, or being read.
-    Opening,
+    /// Not read yet, or being read. An open door to the same account that it takes the place of had these credentials.
+    Opening(Option<SecretDigest>),
     Open {
         version: Version,
         opened: Opened,
@@ -45,8 +51,8 @@ enum Door {
         reason: &'static str,
         message: String,
         again: Instant,
-        /// The provider refuses the credentials.
-        is_refused: bool,
+        /// The provider refuses the credentials, for this reason and with this code.
+        refused_with: Option<(SenderTrouble, String)>,
     },
 }
 
@@ -67,6 +73,8 @@ pub(super) struct Way {
 /// The account of one channel.
 pub(super) struct Account {
     channel: Option<Arc<BroadcastChannel>>,
+    /// What waits and stops belong to.
+    gateway: GatewayMark,
     door: Door,
     door_number: DoorNumber,
     is_reading: bool,
@@ -84,6 +92,8 @@ pub(super) struct Account {
     /// What the provider refuses to send with, and when to try it again all the same.
     refusals: Refusals,
     caution: Caution,
+    /// Whether receipts can be checked.
+    receipts: ReceiptSecrets,
 }
 
 impl Account {
@@ -91,7 +101,8 @@ impl Account {
     pub(super) fn new() -> Self {
         Self {
             channel: None,
-            door: Door::Opening,
+            gateway: GatewayMark::default(),
+            door: Door::Opening(None),
             door_number: DoorNumber::default(),
             is_reading: false,
             rate: None,
@@ -104,6 +115,7 @@ impl Account {
             heeded: None,
             refusals: Refusals::default(),
             caution: Caution::default(),
+            receipts: ReceiptSecrets::default(),
         }
     }
 
@@ -124,10 +136,8 @@ impl Account {
                 self.rules = channel.spec.error_policy.clone().into();
                 self.take_up(&channel, now, wall);
             }
-            Some(before) if before.metadata.generation != channel.metadata.generation => {
-                self.rules = channel.spec.error_policy.clone().into();
-                self.forgive(&before, &channel, now);
-            }
+            // Each message looks here, and few of them see another version.
+            Some(before) if !Arc::ptr_eq(&before, &channel) => self.follow(&before, &channel, now),
             Some(_) => {}
         }
         self.heed(&channel, now, wall);
@@ -143,43 +153,78 @@ impl Account {
         self.door_number.0 += 1;
     }
 
-    /// What the provider said outlives the process, unless the spec was changed since: a wait that it asked for, and that it takes
+    /// What the provider said outlives the process, unless the gateway was changed since: a wait that it asked for, and that it takes
     /// nothing before a person has settled something. What was sent counts in any case.
     fn take_up(&mut self, channel: &BroadcastChannel, now: Instant, wall: Timestamp) {
+        self.gateway = GatewayMark::of(channel);
         let Some(status) = &channel.status else { return };
         self.day = DayCount::read(&status.sent_by_hour, wall);
-        if Some(status.observed_generation) != channel.metadata.generation {
+        if !self.gateway.is_of_status(channel) {
             return;
         }
         let throttled = Condition::find(&status.conditions, "Throttled");
-        let is_own_limit = throttled.is_some_and(|throttled| throttled.reason == DAILY_LIMIT);
-        if let Some(until) = status.throttled_until.as_ref().filter(|_| !is_own_limit) {
-            self.caution.take_up(until.0, now, wall);
+        let is_for = |why: &str| throttled.is_some_and(|throttled| throttled.reason == why);
+        if let Some(until) = status.throttled_until.as_ref().filter(|_| !is_for(DAILY_LIMIT)) {
+            let why = if is_for(RATE_LIMIT_REPORTED) { Why::TooFast } else { Why::Throttled };
+            self.caution.take_up(until.0, why, now, wall);
         }
-        self.halted = refused::lasting(channel);
-        self.heeded = reported::slowed_down_for(channel);
-        if health::was_in_trouble(&status.conditions) {
+        self.halted = refused::lasting(channel, &self.gateway.digest);
+        self.heeded = reported::slowed_down_for(channel, &self.gateway.digest);
+        if status.stop.is_some() || health::was_in_trouble(&status.conditions) {
             // The next process would spend a whole run of messages on what this one knows, or have all its requests refused.
             self.caution.probe();
         }
     }
 
-    /// A person has changed the spec: whatever was wrong with the old one is tried anew. Through a door to another
-    /// gateway nothing goes any more.
-    fn forgive(&mut self, before: &BroadcastChannel, after: &BroadcastChannel, now: Instant) {
+    /// The channel was changed, or its status was written.
+    fn follow(&mut self, before: &BroadcastChannel, after: &BroadcastChannel, now: Instant) {
+        let is_another_spec = before.metadata.generation != after.metadata.generation;
+        if is_another_spec {
+            self.rules = after.spec.error_policy.clone().into();
+            self.reconsider();
+            self.receipts.forget_look();
+        }
+        let gateway = GatewayMark::of(after);
+        let is_forgiven = gateway.digest != self.gateway.digest;
+        if is_forgiven {
+            self.forgive();
+        }
+        self.gateway = gateway;
+        let is_same_gateway = is_same_gateway(before, after);
+        match &mut self.door {
+            // To the same account, what is in flight still speaks of it.
+            Door::Open { opened: Opened { credentials, .. }, .. } | Door::Opening(Some(credentials))
+                if !is_same_gateway =>
+            {
+                self.door = Door::Opening(Some(*credentials).filter(|_| !is_forgiven));
+            }
+            Door::Closed { .. } if is_forgiven => self.door = Door::Opening(None),
+            // What has closed it may be mended. Until that is seen, it is what the next process has to know.
+            Door::Closed { again, .. } if is_another_spec => *again = now,
+            _ => {}
+        }
+    }
+
+    /// A person has changed the gateway, or wants to try again: whatever was wrong is tried anew, and what is in flight says nothing of
+    /// it any more.
+    fn forgive(&mut self) {
         if self.refusals.clear() {
             self.caution.probe();
         }
         self.halted = None;
+        self.heeded = None;
         self.caution.forgive();
         self.adaptive.forget();
         self.eased = None;
-        if !is_same_gateway(before, after) {
-            self.door = Door::Opening;
-            self.door_number.0 += 1;
-        }
-        if let Door::Closed { again, .. } = &mut self.door {
-            *again = now;
+        self.door_number.0 += 1;
+    }
+
+    /// Other rules of a person may say that what stopped the account is none.
+    fn reconsider(&mut self) {
+        let rules = &self.rules;
+        let is_over = |halted: &mut Halted| !still_stops(rules, halted.trouble, &halted.code);
+        if self.halted.take_if(is_over).is_some() | self.refusals.reconsider(&self.rules) {
+            self.caution.probe();
         }
     }
 
@@ -197,20 +242,12 @@ impl Account {
             return;
         }
         match effect {
-            ChannelEffect::Working => self.caution.relax(),
+            ChannelEffect::Working => self.works(),
             ChannelEffect::NearLimit => {
-                self.caution.relax();
+                self.works();
                 self.ease(now);
             }
-            ChannelEffect::Throttle(wait) => {
-                // Requests that were in flight together are slowed down together.
-                let is_news = self.caution.rest(now).is_none();
-                self.caution.fail(wait.unwrap_or_default(), Why::Throttled, now, wall);
-                if is_news {
-                    let rest = self.caution.rest(now).map_or(Duration::ZERO, |rest| rest.left(now));
-                    self.adaptive.slow_down(self.configured_rate(), now, now + rest);
-                }
-            }
+            ChannelEffect::Throttle(wait) => self.throttle(wait, Why::Throttled, now, wall),
             ChannelEffect::Unreachable(detail) => {
                 if self.caution.rest(now).is_none() {
                     // It may be the certificates of its authority that were changed.
@@ -224,15 +261,17 @@ impl Account {
             ChannelEffect::Unavailable { detail, wait } => {
                 self.caution.doubt_gateway(Why::Unavailable(detail), wait, now, wall);
             }
-            ChannelEffect::Halt(SenderTrouble::UnexpectedAnswer, detail) => {
+            ChannelEffect::Halt { trouble: SenderTrouble::UnexpectedAnswer, detail, .. } => {
                 self.caution.fail(Duration::ZERO, Why::Unexpected(detail), now, wall);
             }
-            ChannelEffect::Halt(SenderTrouble::Redirected, detail) => {
+            ChannelEffect::Halt { trouble: SenderTrouble::Redirected, detail, .. } => {
                 self.caution.fail(REDIRECTED_RETRY, Why::Redirected(detail), now, wall);
             }
-            ChannelEffect::Halt(trouble, detail) => {
+            // It was judged by rules that were changed since.
+            ChannelEffect::Halt { trouble, code, .. } if !still_stops(&self.rules, trouble, &code) => {}
+            ChannelEffect::Halt { trouble, code, detail } => {
                 if let Door::Open { opened, .. } = &self.door {
-                    self.close(Refused::new(opened.credentials, trouble, &detail, now), now);
+                    self.close(Refused::new(opened.credentials, trouble, (&code, &detail), now), now);
                 }
             }
         }
@@ -258,7 +297,7 @@ impl Account {
             return Err(Duration::try_from(until.duration_since(wall)).ok());
         }
         let gateway = match &self.door {
-            Door::Opening => return Err(None),
+            Door::Opening(_) => return Err(None),
             Door::Closed { again, .. } => return Err(Some(again.saturating_duration_since(now))),
             Door::Open { opened, .. } => opened.gateway.clone(),
         };

@@ -156,6 +156,7 @@ impl Sender {
         if let Some(channel) = self.account.observe(channel.clone(), now, wall) {
             self.read_account(channel);
         }
+        self.look_at_receipts(channel.as_ref());
         if changed || self.lanes.is_empty() || now >= self.next_look {
             self.next_look = now + LONGEST_WAIT;
             self.look_at_broadcasts(channel.as_deref(), now);
@@ -269,6 +270,7 @@ impl Sender {
         match event {
             Event::Began(channel) => self.begun = channel.map_or(Begun::Seen, Begun::Read),
             Event::Opened(version, read) => self.account.open(version, read, now),
+            Event::LookedAtReceipts(looked) => self.account.looked_at_receipts(looked, now),
             Event::Claimed { lane, page, result } => self.claimed(&lane, page, result, now),
             Event::Answered(answered) => self.answered(answered, now),
             Event::Recorded { lane, page, was_last, result } => {

@@ -13,7 +13,7 @@ use super::Context;
 use super::account::Version;
 use crate::api::{BroadcastChannel, ChannelStatus, Condition};
 use crate::cluster::within;
-use crate::domain::channel_verdict::{AccountState, Health, OPENING, channel_status};
+use crate::domain::channel_verdict::{AccountState, Health, OPENING, RECEIPTS_REFUSED, channel_status};
 use crate::domain::day_count::DayCount;
 use crate::domain::ids::ObjectKey;
 use crate::events;
@@ -178,11 +178,17 @@ async fn tell(context: &Context, key: &ObjectKey, before: &BroadcastChannel, wri
     let conditions = |channel: &BroadcastChannel| {
         channel.status.as_ref().map_or(&[][..], |status| &status.conditions).to_vec()
     };
-    // Whoever takes a channel over opens it first: that is no news.
-    if Condition::find(&conditions(written), "Ready").is_some_and(|ready| ready.reason == OPENING) {
-        return;
-    }
     let span = tracing::info_span!("channel", namespace = key.namespace, channel = key.name);
     let (before, after) = (conditions(before), conditions(written));
-    events::tell(&context.recorder, &written.object_ref(&()), &before, &after).instrument(span).await;
+    // Whoever takes a channel over opens it first: that is no news.
+    let is_news = Condition::find(&after, "Ready").is_none_or(|ready| ready.reason != OPENING);
+    let object = written.object_ref(&());
+    async {
+        if is_news {
+            events::tell(&context.recorder, &object, &before, &after).await;
+        }
+        events::tell_trouble(&context.recorder, &object, RECEIPTS_REFUSED, &before, &after).await;
+    }
+    .instrument(span)
+    .await;
 }

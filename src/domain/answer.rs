@@ -120,7 +120,14 @@ pub enum ChannelEffect {
     /// Send nothing for so long.
     Throttle(Option<Duration>),
     /// Send nothing until the cause is gone.
-    Halt(SenderTrouble, String),
+    Halt {
+        /// The cause.
+        trouble: SenderTrouble,
+        /// The gateway's error code.
+        code: String,
+        /// What it said, with the code.
+        detail: String,
+    },
     /// Send nothing for a while, and then one message to see.
     Unreachable(String),
     /// It is not known what became of the message. If that happens again and again, send nothing for a while, and then one message to
@@ -295,15 +302,17 @@ impl SendPolicy {
                 return Settled::stop(StopReason::TemplateUnavailable, code, detail);
             }
             RefusalKind::Sender(trouble) => {
-                return Settled::effect(ChannelEffect::Halt(trouble, with_code(&code, detail)));
+                let detail = with_code(&code, detail);
+                return Settled::effect(ChannelEffect::Halt { trouble, code, detail });
             }
         };
         let row = Row::known(self.after_refusal(before, again), attempts, now).with_error(&code, &detail);
         let said = with_code(&code, detail.clone());
+        let halt = |trouble| ChannelEffect::Halt { trouble, code: code.clone(), detail: said.clone() };
         let effect = match (kind, besides) {
-            (RefusalKind::Unavailable, _) => ChannelEffect::Unavailable { detail: said, wait },
-            (RefusalKind::Sender(trouble), _) => ChannelEffect::Halt(trouble, said),
-            (_, Some(ErrorAction::StopChannel)) => ChannelEffect::Halt(SenderTrouble::ByErrorPolicy, said),
+            (RefusalKind::Unavailable, _) => ChannelEffect::Unavailable { detail: said.clone(), wait },
+            (RefusalKind::Sender(trouble), _) => halt(trouble),
+            (_, Some(ErrorAction::StopChannel)) => halt(SenderTrouble::ByErrorPolicy),
             _ => ChannelEffect::Working,
         };
         let stops = besides == Some(ErrorAction::StopBroadcast);

@@ -81,7 +81,10 @@ fn a_chat_whose_message_something_on_the_way_refuses_goes_behind_the_others_and_
     for attempts in 1..20 {
         let kind = RefusalKind::Sender(SenderTrouble::UnexpectedAnswer);
         let settled = policy.settle(&row, Answer::refused(kind, "413", "a page"), at(100));
-        assert!(matches!(settled.effect, ChannelEffect::Halt(SenderTrouble::UnexpectedAnswer, _)));
+        assert!(matches!(
+            settled.effect,
+            ChannelEffect::Halt { trouble: SenderTrouble::UnexpectedAnswer, .. }
+        ));
         row = settled.row.expect("a row");
         assert_eq!((row.outcome, row.attempts), (Outcome::Pending, attempts));
         assert!(policy.due(&row).is_some_and(|due| due > at(100)), "others are sent to first");
@@ -251,7 +254,8 @@ fn a_rule_for_an_opt_out_stops_what_it_stops_and_the_opt_out_counts_all_the_same
         assert_eq!(settled.row.map(|row| row.outcome), Some(Outcome::Failed), "{action:?}");
         let stop = settled.stop.map(|stop| stop.reason);
         assert_eq!(stop, (action == StopBroadcast).then_some(StopReason::ErrorPolicy), "{action:?}");
-        let is_halt = matches!(settled.effect, ChannelEffect::Halt(SenderTrouble::ByErrorPolicy, _));
+        let is_halt =
+            matches!(settled.effect, ChannelEffect::Halt { trouble: SenderTrouble::ByErrorPolicy, .. });
         assert_eq!(is_halt, action == StopChannel, "{action:?}");
     }
 }

@@ -5,10 +5,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::Conditions;
 use super::day_count::DayCount;
-use crate::api::{BroadcastChannel, ChannelStatus, Condition, TroubleReason};
+use super::error_policy::still_stops;
+use super::gateway_mark::GatewayMark;
+use crate::api::{
+    BroadcastChannel, ChannelStatus, ChannelStop, Condition, ConditionStatus, ReportedTrouble, TroubleReason,
+};
 
 /// Reason of Throttled when the channel's own limit of the day is used up.
 pub const DAILY_LIMIT: &str = "DailyLimit";
+
+/// Reason of Throttled when receipts say that the channel was too fast.
+pub const RATE_LIMIT_REPORTED: &str = "RateLimitReported";
+
+/// Reason of Ready while the provider has not said whether the credentials are good.
+pub const NOT_VERIFIED: &str = "NotVerified";
+
+/// Condition of a channel that takes no receipts, because a Secret for them cannot be used.
+pub const RECEIPTS_REFUSED: &str = "ReceiptsRefused";
 
 /// Reason of Ready while nothing is known of the account yet.
 pub const OPENING: &str = "Opening";
@@ -20,8 +33,12 @@ pub enum Health {
     Opening,
     /// It takes messages.
     Ready,
+    /// The provider was asked whether the credentials are good, and did not say, for this reason. Messages are sent all the same.
+    NotVerified(String),
     /// The gateway asked to wait until this time.
     Throttled(Timestamp),
+    /// Receipts say that it was too fast, and it waits until this time.
+    TooFast(Timestamp),
     /// The limit of the day is used up until this time.
     DayIsFull(Timestamp),
     /// It is tried again by itself, for this reason and with this message.
@@ -37,13 +54,19 @@ pub struct AccountState {
     pub health: Health,
     /// The end of the wait that the gateway asked for, while it runs: the next process has to keep it, whatever else is in the way.
     pub asked_until: Option<Timestamp>,
+    /// Why the provider takes nothing, as the next process has to know it, whatever else is in the way.
+    pub stop: Option<ChannelStop>,
+    /// What all this belongs to.
+    pub gateway: GatewayMark,
+    /// Why receipts cannot be taken: a reason and a message.
+    pub receipts: Option<(&'static str, String)>,
 }
 
 /// The status to store.
 #[must_use]
 pub fn channel_status(
     channel: &BroadcastChannel,
-    AccountState { health, asked_until }: &AccountState,
+    AccountState { health, asked_until, stop, gateway, receipts }: &AccountState,
     active: usize,
     sent: &mut DayCount,
     now: Timestamp,
@@ -61,14 +84,28 @@ pub fn channel_status(
         ),
         Health::Ready => conditions.with("Ready", true, "Ready", "messages can be sent"),
         Health::Opening => in_progress(conditions, OPENING, "reading settings and credentials"),
-        Health::Throttled(_) => {
-            let message =
-                "the gateway asked to wait; status.throttledUntil says how long; no chat fails by it";
-            in_progress(conditions, "Throttled", message).with("Throttled", true, "RateLimited", message)
+        Health::NotVerified(detail) => {
+            let message = format!(
+                "the provider did not say whether the credentials are good ({detail}): it is asked again by itself, and messages are \
+                 sent all the same"
+            );
+            conditions.with_status("Ready", ConditionStatus::Unknown, NOT_VERIFIED, &message)
         }
-        Health::DayIsFull(_) => {
-            let message = "spec.limits.recipientsPerDay is used up; status.throttledUntil says until when; no chat fails by it";
-            in_progress(conditions, DAILY_LIMIT, message).with("Throttled", true, DAILY_LIMIT, message)
+        Health::Throttled(until) => {
+            let message = format!("the gateway asked to wait until {until}; no chat fails by it");
+            throttled(conditions, "Throttled", "RateLimited", &message)
+        }
+        Health::TooFast(until) => {
+            let message = format!(
+                "receipts say that it was too fast: it waits until {until} and goes on slower; the chats of those receipts are Failed, \
+                 the others stay Pending"
+            );
+            throttled(conditions, "Throttled", RATE_LIMIT_REPORTED, &message)
+        }
+        Health::DayIsFull(until) => {
+            let message =
+                format!("spec.limits.recipientsPerDay is used up until {until}; no chat fails by it");
+            throttled(conditions, DAILY_LIMIT, DAILY_LIMIT, &message)
         }
         Health::Waiting(reason, message) => in_progress(conditions, reason, message),
         Health::Stalled(reason, message) => {
@@ -81,31 +118,19 @@ pub fn channel_status(
         if paused { "Paused" } else { "NotPaused" },
         if paused { "spec.paused is true" } else { "spec.paused is false" },
     );
+    let (refused, why) = receipts.as_ref().map_or(("", ""), |(reason, message)| (*reason, message));
+    let conditions = conditions.with_if(RECEIPTS_REFUSED, receipts.is_some(), refused, why).build();
+    let before = channel.status.as_ref();
     let throttled_until = match health {
-        Health::Throttled(until) | Health::DayIsFull(until) => Some(*until),
+        Health::Throttled(until) | Health::TooFast(until) => Some(*until),
+        // The brake is what is in the way then, and the next process would take it for a wait that the gateway asked for.
+        Health::DayIsFull(until) if !paused => Some(*until),
         _ => *asked_until,
     };
-    // What receipts say stands there until the channel, which stopped for it, goes on, or somebody has changed its spec: the next sender
-    // must know as well that no answer will show it. That it was too fast stands there for a while: receipts of messages that went
-    // out before it slowed down are measured by that.
-    let stalled_for = |conditions: &[Condition], reason: &str| {
-        Condition::is_true(conditions, "Stalled")
-            && Condition::find(conditions, "Stalled").is_some_and(|stalled| stalled.reason == reason)
-    };
-    let conditions = conditions.build();
-    let before = channel.status.as_ref();
-    let reported = channel.status.as_ref().and_then(|status| status.reported.clone());
-    let reported = reported.filter(|reported| {
-        let is_taken_in = match reported.reason {
-            TroubleReason::RateLimited => reported.is_stale(now),
-            reason => {
-                before.is_some_and(|status| stalled_for(&status.conditions, reason.as_str()))
-                    && !stalled_for(&conditions, reason.as_str())
-            }
-        };
-        reported.observed_generation == generation && !is_taken_in
-    });
-    let was_stalled = before.is_some_and(|status| Condition::is_true(&status.conditions, "Stalled"));
+    let reported = before.and_then(|status| status.reported.clone());
+    let reported = reported.filter(|reported| is_still_reported(channel, reported, stop.as_ref(), now));
+    let was_stalled = before
+        .is_some_and(|status| status.stop.is_some() || Condition::is_true(&status.conditions, "Stalled"));
     let is_settled = was_stalled && !matches!(health, Health::Stalled(..));
     let settled_time =
         if is_settled { Some(Time(now)) } else { before.and_then(|status| status.settled_time.clone()) };
@@ -113,6 +138,9 @@ pub fn channel_status(
         reported,
         settled_time,
         observed_generation: generation,
+        observed_gateway: (!gateway.digest.is_empty()).then(|| gateway.digest.clone()),
+        try_again_token: gateway.try_again.clone(),
+        stop: stop.clone(),
         conditions,
         throttled_until: throttled_until.map(Time),
         messages_per_second: channel.spec.messages_per_second().and_then(|rate| i32::try_from(rate).ok()),
@@ -122,78 +150,38 @@ pub fn channel_status(
     }
 }
 
+/// What receipts say stands there until the channel, which stopped for it, goes on, or somebody has changed its gateway: the next sender
+/// must know as well that no answer will show it. That it was too fast stands there for a while: receipts of messages that went out
+/// before it slowed down are measured by that.
+fn is_still_reported(
+    channel: &BroadcastChannel,
+    reported: &ReportedTrouble,
+    stop: Option<&ChannelStop>,
+    now: Timestamp,
+) -> bool {
+    let is_for = |stop: &ChannelStop| stop.reason == reported.reason;
+    let had_stopped = channel.status.as_ref().is_some_and(|status| {
+        status.stop.as_ref().is_some_and(is_for)
+            && status.observed_gateway.as_ref() == Some(&reported.observed_gateway)
+    });
+    let is_taken_in = match reported.reason {
+        TroubleReason::RateLimited => reported.is_stale(now),
+        _ => had_stopped && !stop.is_some_and(is_for),
+    };
+    let rules = &channel.spec.error_policy;
+    let stops = |trouble| still_stops(rules, trouble, &reported.code);
+    let counts = reported.observed_gateway == GatewayMark::of(channel).digest;
+    counts && reported.reason.trouble().is_none_or(stops) && !is_taken_in
+}
+
 fn in_progress<'a>(conditions: Conditions<'a>, reason: &str, message: &str) -> Conditions<'a> {
     conditions.with("Ready", false, reason, message).with("Reconciling", true, reason, message)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::{BroadcastChannelSpec, ProviderName, ReportedTrouble};
-
-    fn state(health: &Health) -> AccountState {
-        AccountState { health: health.clone(), asked_until: None }
-    }
-
-    #[test]
-    fn what_receipts_report_stands_there_until_the_channel_goes_on_after_it() {
-        let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(ProviderName::Http));
-        channel.metadata.generation = Some(1);
-        channel.status.get_or_insert_default().reported = Some(ReportedTrouble {
-            reason: TroubleReason::AccountRestricted,
-            code: "131031".into(),
-            message: String::new(),
-            observed_generation: 1,
-            time: Time(Timestamp::UNIX_EPOCH),
-        });
-        let mut is_there_with = |generation, health: &Health| {
-            channel.metadata.generation = Some(generation);
-            let status =
-                channel_status(&channel, &state(health), 0, &mut DayCount::default(), Timestamp::UNIX_EPOCH);
-            let is_there = status.reported.is_some();
-            channel.status =
-                Some(ChannelStatus { reported: channel.status.take().and_then(|s| s.reported), ..status });
-            is_there
-        };
-        assert!(is_there_with(1, &Health::Ready));
-        assert!(is_there_with(1, &Health::Stalled("AuthenticationFailed", String::new())));
-        assert!(is_there_with(1, &Health::Ready), "it stopped for something else");
-        assert!(is_there_with(1, &Health::Stalled("AccountRestricted", String::new())));
-        assert!(is_there_with(1, &Health::Stalled("AccountRestricted", String::new())));
-        assert!(!is_there_with(1, &Health::Ready));
-        assert!(!is_there_with(2, &Health::Ready));
-    }
-
-    #[test]
-    fn that_it_was_too_fast_stands_there_for_some_minutes() {
-        let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(ProviderName::WhatsApp));
-        channel.metadata.generation = Some(1);
-        channel.status.get_or_insert_default().reported = Some(ReportedTrouble {
-            reason: TroubleReason::RateLimited,
-            code: "130429".into(),
-            message: String::new(),
-            observed_generation: 1,
-            time: Time(Timestamp::UNIX_EPOCH),
-        });
-        for (second, expected) in [(0, true), (300, true), (301, false)] {
-            let now = Timestamp::from_second(second).expect("small");
-            for health in [Health::Ready, Health::Throttled(now)] {
-                let status = channel_status(&channel, &state(&health), 0, &mut DayCount::default(), now);
-                assert_eq!(status.reported.is_some(), expected, "{second} s, {health:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_status_has_the_limit_that_counts() {
-        let status = |provider, limit| {
-            let mut channel = BroadcastChannel::new("sms", BroadcastChannelSpec::of(provider));
-            channel.spec.limits.messages_per_second = limit;
-            let (mut sent, now) = (DayCount::default(), Timestamp::UNIX_EPOCH);
-            channel_status(&channel, &state(&Health::Ready), 0, &mut sent, now).messages_per_second
-        };
-        assert_eq!(status(ProviderName::WhatsApp, None), Some(80));
-        assert_eq!(status(ProviderName::WhatsApp, Some(20)), Some(20));
-        assert_eq!(status(ProviderName::Http, None), None);
-    }
+fn throttled<'a>(conditions: Conditions<'a>, state: &str, why: &str, message: &str) -> Conditions<'a> {
+    in_progress(conditions, state, message).with("Throttled", true, why, message)
 }
+
+#[cfg(test)]
+#[path = "channel_verdict_tests.rs"]
+mod tests;

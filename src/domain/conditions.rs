@@ -26,8 +26,14 @@ impl<'a> Conditions<'a> {
 
     /// Adds one condition.
     #[must_use]
-    pub fn with(mut self, type_: &str, holds: bool, reason: &str, message: &str) -> Self {
+    pub fn with(self, type_: &str, holds: bool, reason: &str, message: &str) -> Self {
         let status = if holds { ConditionStatus::True } else { ConditionStatus::False };
+        self.with_status(type_, status, reason, message)
+    }
+
+    /// Adds one condition, of which it may not be known whether it holds.
+    #[must_use]
+    pub fn with_status(mut self, type_: &str, status: ConditionStatus, reason: &str, message: &str) -> Self {
         let unchanged = Condition::find(self.previous, type_).filter(|known| known.status == status);
         self.next.push(Condition {
             type_: type_.to_owned(),

@@ -28,6 +28,17 @@ pub fn action_of(rules: &[ErrorRule], code: &str) -> Option<ErrorAction> {
     rules.iter().find(|rule| rule.codes.iter().any(|named| named == code)).map(|rule| rule.action)
 }
 
+/// Whether what stopped a channel with this code still stops it by the rules as they are now. A rule that was taken away stops nothing
+/// any more, and one with another action says that the code is not about the account. What has no code is no matter of rules.
+#[must_use]
+pub fn still_stops(rules: &[ErrorRule], trouble: SenderTrouble, code: &str) -> bool {
+    code.is_empty()
+        || match action_of(rules, code) {
+            Some(action) => action == ErrorAction::StopChannel,
+            None => trouble != SenderTrouble::ByErrorPolicy,
+        }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +70,23 @@ mod tests {
         ] {
             let refused = |kind| Answer::refused(kind, code, "no");
             assert_eq!(judged(&rules(), refused(RefusalKind::Content)), refused(expected), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_when_its_rule_is_gone_or_when_another_rule_says_that_it_is_none() {
+        use SenderTrouble::{AccountRestricted, ByErrorPolicy};
+        for (trouble, code, expected) in [
+            (ByErrorPolicy, "5", true),
+            (ByErrorPolicy, "3", false),
+            (ByErrorPolicy, "7", false),
+            (ByErrorPolicy, "", true),
+            (AccountRestricted, "7", true),
+            (AccountRestricted, "5", true),
+            (AccountRestricted, "3", false),
+            (AccountRestricted, "", true),
+        ] {
+            assert_eq!(still_stops(&rules(), trouble, code), expected, "{trouble:?} {code}");
         }
     }
 

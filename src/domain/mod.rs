@@ -17,6 +17,7 @@ pub mod discretion;
 pub mod error_policy;
 pub mod export;
 mod fates;
+pub mod gateway_mark;
 pub mod hold;
 pub mod ids;
 pub mod journal;

@@ -93,5 +93,7 @@ async fn tell(before: &Broadcast, after: &Broadcast, context: &Context) {
     let conditions = |broadcast: &Broadcast| {
         broadcast.status.as_ref().map_or(&[][..], |status| &status.conditions).to_vec()
     };
-    events::tell(&context.recorder, &after.object_ref(&()), &conditions(before), &conditions(after)).await;
+    let (object, before, after) = (after.object_ref(&()), conditions(before), conditions(after));
+    events::tell_trouble(&context.recorder, &object, RESTART_REFUSED, &before, &after).await;
+    events::tell(&context.recorder, &object, &before, &after).await;
 }

@@ -13,6 +13,7 @@ use crate::api::{ReportedTrouble, StopReason, StopStatus, TroubleReason};
 use crate::clock;
 use crate::cluster::{ApiError, chain};
 use crate::domain::discretion::without_chat;
+use crate::domain::gateway_mark::GatewayMark;
 use crate::domain::ids::ObjectKey;
 use crate::domain::outcome::Outcome;
 use crate::domain::receipt::Receipt;
@@ -31,10 +32,11 @@ pub async fn stop(books: &Books, namespace: &str, placed: &[(At, Receipt)]) -> R
         let key = ObjectKey::new(namespace, &at.channel);
         let Some(channel) = books.observed.channel(&key) else { continue };
         let meaning = meaning::of(&channel.spec, receipt);
-        let generation = channel.metadata.generation.unwrap_or_default();
+        // Most failures are about their chat.
+        let gateway = meaning.trouble.map(|_| GatewayMark::of(&channel).digest).unwrap_or_default();
         // Of an account that is too fast come many: those that are no news cost no look at their pages.
         let trouble = meaning.trouble.filter(|reason| {
-            let reported = reported(*reason, receipt, generation);
+            let reported = reported(*reason, receipt, &gateway);
             let now = clock::now();
             !channels.contains(&(key.clone(), *reason)) && stops::is_news(&channel, &reported, now, now)
         });
@@ -44,7 +46,7 @@ pub async fn stop(books: &Books, namespace: &str, placed: &[(At, Receipt)]) -> R
         }
         let Some(News { receipt, sent }) = &news(books, at, receipt).await? else { continue };
         if let Some(reason) = trouble {
-            let reported = reported(reason, receipt, generation);
+            let reported = reported(reason, receipt, &gateway);
             if stops::is_news(&channel, &reported, *sent, clock::now()) {
                 tracing::warn!(channel = %key, code = reported.code, reason = reason.as_str(), "is stopped or slowed down by a receipt");
                 settled(stops::report_trouble(&books.client, &key, &reported, *sent).await, &key)?;
@@ -84,12 +86,12 @@ async fn news(books: &Books, at: &At, receipt: &Receipt) -> Result<Option<News>,
     }
 }
 
-fn reported(reason: TroubleReason, receipt: &Receipt, generation: i64) -> ReportedTrouble {
+fn reported(reason: TroubleReason, receipt: &Receipt, gateway: &str) -> ReportedTrouble {
     ReportedTrouble {
         reason,
         code: cut_to_line(&receipt.evidence.code, 64),
         message: cut_to_line(&receipt.evidence.detail, 160),
-        observed_generation: generation,
+        observed_gateway: gateway.into(),
         time: Time(receipt.evidence.time.unwrap_or_default()),
     }
 }

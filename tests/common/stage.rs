@@ -128,6 +128,12 @@ impl Stage {
         self.plane.try_kubectl(&["apply", "-n", &self.namespace, "-f", "-"], &manifest.to_string())
     }
 
+    /// Has a channel try again, as its condition says.
+    pub fn try_again(&self, channel: &str, value: &str) {
+        let annotation = format!("broadcast-operator.dev/try-again={value}");
+        self.kubectl(&["annotate", "--overwrite", "bcc", channel, &annotation]);
+    }
+
     /// Runs kubectl in the namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["-n", &self.namespace]).collect();

@@ -1,7 +1,9 @@
 //! What receipts and webhooks mean beyond their chat: for the account, for later Broadcasts, for other messages of the same chat. And what
 //! is written last of the account.
 
-use broadcast_operator::api::{BroadcastSuppression, StopReason, SuppressionReason, TroubleReason};
+use broadcast_operator::api::{
+    BroadcastSuppression, Condition, StopReason, SuppressionReason, TroubleReason,
+};
 use broadcast_operator::clock;
 use broadcast_operator::domain::ids::BroadcastUid;
 use broadcast_operator::domain::outcome::Outcome;
@@ -165,7 +167,7 @@ async fn codes_in_receipts_follow_the_rules_of_the_channel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restriction_that_only_receipts_tell_of_stops_the_channel_until_its_spec_is_changed() {
+async fn a_restriction_that_only_receipts_tell_of_stops_the_channel_until_it_is_told_to_try_again() {
     let stage = Stage::of_providers().await;
     stage.apply_channels(&[WhatsApp], &json!({"limits": {"messagesPerSecond": 2}}));
     stage.apply_broadcasts(&[WhatsApp], 30, &json!({}));
@@ -173,13 +175,21 @@ async fn a_restriction_that_only_receipts_tell_of_stops_the_channel_until_its_sp
     let receipt = failed_of_meta(&stage, 131_031).await;
     post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
     let channel = super::providers::channel_state(&stage, WhatsApp, "AccountRestricted").await;
-    let reported = channel.status.and_then(|status| status.reported).expect("the next sender needs it");
+    let reported =
+        channel.status.clone().and_then(|status| status.reported).expect("the next sender needs it");
     assert_eq!(reported.code, "131031");
     let sent = stage.accepted_of(WhatsApp).len();
+    let stalled = channel.status.map(|status| status.conditions).unwrap_or_default();
+    let stalled = Condition::find(&stalled, "Stalled").map(|stalled| stalled.message.clone());
+    let message = stalled.expect("Stalled");
+    assert!(message.contains("are Failed") && !message.contains("no chat fails"), "{message}");
     let patch = |paused: bool| json!({"spec": {"paused": paused}}).to_string();
-    for paused in [true, false] {
+    for (paused, reason) in [(true, "Paused"), (false, "AccountRestricted")] {
         stage.kubectl(&["patch", "bcc", WhatsApp.name(), "--type=merge", "-p", &patch(paused)]);
+        super::providers::channel_state(&stage, WhatsApp, reason).await;
     }
+    assert_eq!(stage.accepted_of(WhatsApp).len(), sent, "the brake ends nothing");
+    stage.try_again(WhatsApp.name(), "1");
     // The same receipt again is no news.
     post_of_meta(&stage, "messages", WhatsApp.account(), json!({"statuses": [receipt]})).await;
     stage.accepted_by(WhatsApp, sent + 3).await;

@@ -257,7 +257,8 @@ async fn a_forger_learns_nothing_of_a_missing_secret_and_causes_few_looks_for_it
     }
     let most = started.elapsed().as_secs() + 1;
     let looked = looks().await - before;
-    assert!(looked <= most, "{looked} looks in {most} s");
+    // The sender looks for it too, every ten seconds.
+    assert!(looked <= most + most.div_ceil(10), "{looked} looks in {most} s");
     assert!(stage.operator.log().contains("nowhere"), "the log says which Secret");
 }
 

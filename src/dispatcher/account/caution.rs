@@ -51,6 +51,8 @@ pub(super) struct Rest {
 /// Why an account waits.
 pub(super) enum Why {
     Throttled,
+    /// Receipts say that it was too fast.
+    TooFast,
     Unreachable(String),
     /// Answers left open what became of their messages, one after the other.
     Uncertain(String),
@@ -136,16 +138,16 @@ impl Caution {
     }
 
     /// Takes up a wait that another process began.
-    pub(super) fn take_up(&mut self, until: Timestamp, now: Instant, wall: Timestamp) {
+    pub(super) fn take_up(&mut self, until: Timestamp, why: Why, now: Instant, wall: Timestamp) {
         if let Ok(wait) = Duration::try_from(until.duration_since(wall)) {
-            self.rest_for(wait, Why::Throttled, now, wall);
+            self.rest_for(wait, why, now, wall);
         }
     }
 
     /// Ends a wait that is over, so that the next message is there to see.
     pub(super) fn end_rest(&mut self, now: Instant) {
         if self.rest.as_ref().is_some_and(|rest| rest.ends <= now) {
-            let is_doubt = |why: &Why| !matches!(why, Why::Throttled | Why::Redirected(_));
+            let is_doubt = |why: &Why| !matches!(why, Why::Throttled | Why::TooFast | Why::Redirected(_));
             self.doubt = self.rest.take().filter(|rest| is_doubt(&rest.why));
             self.is_probing = true;
         }
@@ -169,7 +171,8 @@ impl Caution {
     fn rest_for(&mut self, wait: Duration, why: Why, now: Instant, wall: Timestamp) {
         let wait = wait.min(LONGEST_REST);
         let (ends, until) = (now + wait, until(wall, wait));
-        if matches!(why, Why::Throttled) && self.asked.is_none_or(|(before, _)| before < ends) {
+        if matches!(why, Why::Throttled | Why::TooFast) && self.asked.is_none_or(|(before, _)| before < ends)
+        {
             self.asked = Some((ends, until));
         }
         if self.rest(now).is_none_or(|rest| rest.left(now) < wait) {

@@ -24,7 +24,7 @@ fn an_absurd_wait_is_a_day_and_then_one_message_to_see() {
 fn a_wait_taken_up_from_a_status_is_bounded_too() {
     let (now, wall) = origin();
     let mut caution = Caution::default();
-    caution.take_up(Timestamp::MAX, now, wall);
+    caution.take_up(Timestamp::MAX, Why::Throttled, now, wall);
     assert_eq!(left(&caution, now), LONGEST_REST);
 }
 

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::caution::Why;
 use super::refused::{Halted, UNEXPECTED_ANSWER, message_of, reason_of};
+use super::settings::Probed;
 use super::{Account, Door};
-use crate::api::Condition;
+use crate::api::{ChannelStop, Condition};
 use crate::domain::answer::SenderTrouble;
 use crate::domain::channel_verdict::{AccountState, Health};
 
@@ -32,7 +33,26 @@ impl Account {
         now: Instant,
         wall: Timestamp,
     ) -> AccountState {
-        AccountState { health: self.health(is_busy, now, wall), asked_until: self.caution.asked_until(now) }
+        AccountState {
+            health: self.health(is_busy, now, wall),
+            asked_until: self.caution.asked_until(now),
+            stop: self.stop(),
+            gateway: self.gateway.clone(),
+            receipts: self.receipts.trouble(),
+        }
+    }
+
+    /// Why the provider takes nothing.
+    fn stop(&self) -> Option<ChannelStop> {
+        if let Some(halted) = &self.halted {
+            return Some(halted.as_stop());
+        }
+        match &self.door {
+            Door::Closed { message, refused_with: Some((trouble, code)), .. } => {
+                Some(ChannelStop { reason: trouble.reason(), code: code.clone(), message: message.clone() })
+            }
+            _ => None,
+        }
     }
 
     /// How the account stands. With something to send, a gateway that was in trouble the last time is not
@@ -42,7 +62,7 @@ impl Account {
         if let Some(Halted { trouble, message, .. }) = &self.halted {
             return Health::Stalled(reason_of(*trouble), message.clone());
         }
-        if let Door::Closed { reason, message, is_refused: true, .. } = &self.door {
+        if let Door::Closed { reason, message, refused_with: Some(_), .. } = &self.door {
             return Health::Stalled(reason, message.clone());
         }
         if let Some(until) = self.day_is_full(wall).filter(|_| self.caution.rest(now).is_none()) {
@@ -52,6 +72,7 @@ impl Account {
         if let Some(rest) = self.caution.rest(now).or(doubt) {
             return match &rest.why {
                 Why::Throttled => Health::Throttled(rest.until),
+                Why::TooFast => Health::TooFast(rest.until),
                 Why::Unreachable(detail) => Health::Waiting(
                     "GatewayUnreachable",
                     format!(
@@ -82,8 +103,11 @@ impl Account {
             };
         }
         match &self.door {
-            Door::Opening => Health::Opening,
-            Door::Open { .. } => Health::Ready,
+            Door::Opening(_) => Health::Opening,
+            Door::Open { opened, .. } => match &opened.probed {
+                Probed::NotTold(detail) => Health::NotVerified(detail.clone()),
+                _ => Health::Ready,
+            },
             Door::Closed { reason, message, .. } => Health::Stalled(reason, message.clone()),
         }
     }

@@ -27,7 +27,7 @@ type InTheWay = Box<dyn Fn(&mut Account, &BroadcastChannel, DoorNumber)>;
 #[test]
 fn a_wait_that_the_gateway_asked_for_outlives_the_process_also_when_something_else_is_in_the_way() {
     let now = clock::monotonic();
-    let halt = |trouble| ChannelEffect::Halt(trouble, "said so".into());
+    let halt = |trouble| halt(trouble, "1", "said so");
     let is_told = |effect: ChannelEffect| -> InTheWay {
         Box::new(move |account, _, way| account.feel(way, effect.clone(), now, WALL()))
     };
@@ -63,13 +63,13 @@ fn a_longer_wait_for_something_else_does_not_hide_what_the_gateway_asked_for() {
     let now = clock::monotonic();
     let (mut account, channel, way) = throttled(now);
     let later = now + seconds(20);
-    let redirected = ChannelEffect::Halt(SenderTrouble::Redirected, "302".into());
+    let redirected = halt(SenderTrouble::Redirected, "302", "302");
     account.feel(way, redirected, later, "2026-11-23T10:00:20Z".parse().expect("time"));
     let Health::Stalled("UnexpectedRedirect", _) = account.health(true, later, WALL()) else {
         panic!("stalled")
     };
     assert_eq!(status_of(&mut account, &channel, later)["throttledUntil"], "2026-11-23T10:01:00Z");
-    // A person has changed the spec.
-    assert!(account.observe(Some(plain("uid", 2)), later, WALL()).is_some());
+    // A person has changed the gateway.
+    assert!(account.observe(Some(at_another_url("uid", 2)), later, WALL()).is_some());
     assert_eq!(account.state(true, later, WALL()).asked_until, None);
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Account;
+use super::caution::Why;
 use crate::api::BroadcastChannel;
 use crate::domain::day_count::DayCount;
 use crate::domain::rate::RateLimit;
@@ -19,6 +20,16 @@ impl Account {
         if self.eased.is_none_or(|eased| now >= eased + EASE_AGAIN) {
             self.eased = Some(now);
             self.adaptive.slow_down(self.configured_rate(), now, now);
+        }
+    }
+
+    /// It was too much: a wait, and then half of the speed. Requests that were in flight together are slowed down together.
+    pub(super) fn throttle(&mut self, asked: Option<Duration>, why: Why, now: Instant, wall: Timestamp) {
+        let is_news = self.caution.rest(now).is_none();
+        self.caution.fail(asked.unwrap_or_default(), why, now, wall);
+        if is_news {
+            let rest = self.caution.rest(now).map_or(Duration::ZERO, |rest| rest.left(now));
+            self.adaptive.slow_down(self.configured_rate(), now, now + rest);
         }
     }
 

@@ -40,7 +40,7 @@ impl Account {
             return;
         }
         if let Door::Open { opened, .. } = &self.door {
-            self.close(Refused::new(opened.credentials, *trouble, detail, now).by_probe(), now);
+            self.close(Refused::new(opened.credentials, *trouble, ("", detail), now).by_probe(), now);
         }
     }
 }

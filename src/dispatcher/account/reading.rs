@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 
-use super::refused::{Refused, reason_of};
+use super::refused::{Refused, ask_again};
 use super::settings::{Known, Probed};
 use super::{Account, Door, Opened, Trouble, Version};
 use crate::api::BroadcastChannel;
@@ -26,16 +26,29 @@ pub(super) struct Look {
     is_used: bool,
     /// Something may be wrong with them.
     is_in_doubt: bool,
+    /// How often in a row the provider was asked whether they are good, and did not say.
+    untold: u32,
 }
 
 impl Look {
-    fn at(read: Instant) -> Self {
-        Self { read, is_used: false, is_in_doubt: false }
+    fn at(read: Instant, untold: u32) -> Self {
+        Self { read, is_used: false, is_in_doubt: false, untold }
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let after = if self.is_used { BUSY_LOOK } else { IDLE_LOOK };
+        let after = match self.untold {
+            _ if self.is_used => BUSY_LOOK,
+            0 => IDLE_LOOK,
+            untold => ask_again(untold),
+        };
         self.is_in_doubt || now >= self.read + after
+    }
+}
+
+impl Probed {
+    /// How often in a row the provider did not say, with this time.
+    fn untold(&self, before: u32) -> u32 {
+        if let Self::NotTold(_) = self { before.saturating_add(1) } else { 0 }
     }
 }
 
@@ -43,7 +56,7 @@ impl Account {
     /// Whether settings and credentials are to be read now. They are taken for being read from then on, until [`open`](Self::open).
     pub(super) fn wants_reading(&mut self, channel: &BroadcastChannel, now: Instant) -> bool {
         let wanted = match &self.door {
-            Door::Opening => true,
+            Door::Opening(_) => true,
             Door::Open { version, look, .. } => *version != Version::of(channel) || look.is_due(now),
             Door::Closed { again, .. } => now >= *again,
         };
@@ -57,10 +70,13 @@ impl Account {
     pub(in crate::dispatcher) fn known(&self, now: Instant) -> Known {
         let mut told: Vec<SecretDigest> = self.refusals.told(now).collect();
         let channel = self.channel.as_deref();
-        let is_quiet = channel.is_none_or(|channel| channel.spec.paused) || self.caution.rest(now).is_some();
+        let is_paused = channel.is_none_or(|channel| channel.spec.paused);
         let held = match &self.door {
-            Door::Open { version, opened, look } if channel.map(Version::of).as_ref() == Some(version) => {
-                if is_quiet || look.is_used || look.is_in_doubt {
+            Door::Open { version, opened, look } => {
+                // Who has changed the spec wants to know.
+                let is_read = channel.map(Version::of).as_ref() == Some(version);
+                let is_quiet = is_read && (is_paused || look.is_used || look.is_in_doubt);
+                if is_quiet || self.caution.rest(now).is_some() {
                     told.push(opened.credentials);
                 }
                 Some((opened.credentials, opened.gateway.clone()))
@@ -85,27 +101,41 @@ impl Account {
         if self.stays_open(&version, &read, now) {
             return;
         }
-        self.door_number.0 += 1;
+        let is_same_account = matches!(
+            (&self.door, &read),
+            (Door::Opening(Some(before)), Ok(opened)) if *before == opened.credentials
+        );
+        if !is_same_account {
+            self.door_number.0 += 1;
+        }
         self.door = match read {
             Ok(opened) => self.door_to(version, opened, now),
             Err(Trouble { reason, message, .. }) => {
-                Door::Closed { reason, message, again: now + SECRET_POLL, is_refused: false }
+                Door::Closed { reason, message, again: now + SECRET_POLL, refused_with: None }
             }
         };
     }
 
-    /// Whether nothing is new behind the open door. Then it stays the same one, with its requests, and with what they say of it.
+    /// Whether nothing is new behind the open door: a change of the settings that it was made with has closed it. Then it stays the same
+    /// one, with its requests, and with what they say of it.
     fn stays_open(&mut self, of: &Version, read: &Result<Opened, Trouble>, now: Instant) -> bool {
         let Door::Open { version, opened, look } = &mut self.door else { return false };
-        let stays = version == of
-            && match read {
-                Ok(again) => {
-                    again.credentials == opened.credentials && !matches!(again.probed, Probed::Refused(..))
-                }
-                Err(trouble) => trouble.is_passing,
-            };
+        let stays = match read {
+            Ok(again) => {
+                again.credentials == opened.credentials && !matches!(again.probed, Probed::Refused(..))
+            }
+            Err(trouble) => trouble.is_passing,
+        };
         if stays {
-            *look = Look::at(now);
+            *version = of.clone();
+            let untold = match read {
+                Ok(Opened { probed: Probed::NotAsked, .. }) | Err(_) => look.untold,
+                Ok(again) => {
+                    opened.probed = again.probed.clone();
+                    again.probed.untold(look.untold)
+                }
+            };
+            *look = Look::at(now, untold);
             if let (Err(trouble), Some(channel)) = (read, &self.channel) {
                 let (namespace, name) = (channel.namespace().unwrap_or_default(), channel.name_any());
                 tracing::warn!(
@@ -128,14 +158,13 @@ impl Account {
         if let Probed::Refused(trouble, detail) = probed
             && !needs_a_person
         {
-            self.refusals.remember(Refused::new(credentials, *trouble, detail, now).by_probe());
+            self.refusals.remember(Refused::new(credentials, *trouble, ("", detail), now).by_probe());
         }
-        if *probed != Probed::Unknown {
+        if matches!(probed, Probed::Good | Probed::Refused(..)) {
             self.refusals.asked(credentials, now);
         }
         if let Some(refused) = self.refusals.of(credentials).filter(|refused| refused.still(probed, now)) {
-            let (reason, message) = (reason_of(refused.trouble), refused.message.clone());
-            return Door::Closed { reason, message, again: now + SECRET_POLL, is_refused: true };
+            return refused.door(now + SECRET_POLL);
         }
         let is_changed = matches!(&self.door, Door::Open { opened, .. } if opened.credentials != credentials);
         if is_changed || !self.refusals.is_empty() {
@@ -143,14 +172,25 @@ impl Account {
             self.caution.probe();
         }
         self.refusals.lift(credentials);
-        Door::Open { version, opened, look: Look::at(now) }
+        let look = Look::at(now, probed.untold(0));
+        Door::Open { version, opened, look }
     }
 
     /// The provider refuses the credentials. The Secret is read at once: it may have been changed already.
     pub(super) fn close(&mut self, refused: Refused, now: Instant) {
-        let (reason, message) = (reason_of(refused.trouble), refused.message.clone());
-        self.door = Door::Closed { reason, message, again: now, is_refused: true };
+        self.door = refused.door(now);
         self.refusals.remember(refused);
+    }
+
+    /// The gateway took a message: it takes the credentials too.
+    pub(super) fn works(&mut self) {
+        self.caution.relax();
+        if let Door::Open { opened, look, .. } = &mut self.door
+            && matches!(opened.probed, Probed::NotTold(_))
+        {
+            opened.probed = Probed::Good;
+            look.untold = 0;
+        }
     }
 
     /// A message goes through the open door.

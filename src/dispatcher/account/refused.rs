@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::Door;
 use super::reported::reported;
 use super::settings::Probed;
-use crate::api::{BroadcastChannel, Condition};
+use crate::api::{BroadcastChannel, ChannelStop, Condition, ErrorRule};
 use crate::domain::answer::SenderTrouble;
+use crate::domain::error_policy::still_stops;
+use crate::domain::text::cut_to_line;
 use crate::providers::SecretDigest;
 
 /// A gateway that refused the same credentials is asked again after so long: an account can be unlocked over there.
@@ -24,7 +27,16 @@ pub(super) const UNEXPECTED_ANSWER: &str = "UnexpectedAnswer";
 const LASTING: [SenderTrouble; 3] =
     [SenderTrouble::AccountRestricted, SenderTrouble::PaymentRequired, SenderTrouble::ByErrorPolicy];
 
-/// Credentials that the provider took nothing with, the latest last, until they are good again, or a person has changed the spec.
+/// What a person does who wants to go on at once.
+const TRY_AGAIN: &str = "annotate the channel with broadcast-operator.dev/try-again and any new value";
+/// What is said of a stop that only answers have told of, and in its place of one that receipts have told of too.
+const NO_CHAT_FAILS: &str = "; no chat fails by it";
+const SOME_FAILED: &str = "; the chats of receipts that say so are Failed, the others stay Pending";
+/// Longest code that a status holds.
+const LONGEST_CODE: usize = 64;
+
+/// Credentials that the provider took nothing with, the latest last, until they are good again, or a person has changed the gateway or
+/// wants to try again.
 #[derive(Default)]
 pub(super) struct Refusals(Vec<Refused>);
 
@@ -59,6 +71,22 @@ impl Refusals {
         self.0.retain(|refused| refused.credentials != credentials);
     }
 
+    /// Receipts say the same of the latest ones. Out: the message that says so.
+    pub(super) fn reported_too(&mut self) -> Option<String> {
+        let refused = self.0.last_mut()?;
+        if let Some(message) = refused.message.strip_suffix(NO_CHAT_FAILS) {
+            refused.message = format!("{message}{SOME_FAILED}");
+        }
+        Some(refused.message.clone())
+    }
+
+    /// Forgets those that stop nothing any more by the rules as they are now. Returns whether there were any.
+    pub(super) fn reconsider(&mut self, rules: &[ErrorRule]) -> bool {
+        let before = self.0.len();
+        self.0.retain(|refused| still_stops(rules, refused.trouble, &refused.code));
+        self.0.len() < before
+    }
+
     /// Forgets all. Returns whether there were any.
     pub(super) fn clear(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
@@ -78,6 +106,8 @@ impl Refusals {
 pub(super) struct Refused {
     credentials: SecretDigest,
     pub(super) trouble: SenderTrouble,
+    /// The provider's error code; empty where it said so to a question.
+    pub(super) code: String,
     pub(super) message: String,
     /// Never, where a person has to settle something with the provider first: another message would make it worse.
     again: Option<Instant>,
@@ -89,20 +119,31 @@ pub(super) struct Refused {
 
 impl Refused {
     /// What the provider said just now; `detail` is its own word.
-    pub(super) fn new(credentials: SecretDigest, trouble: SenderTrouble, detail: &str, now: Instant) -> Self {
-        let message = message_of(trouble, detail);
-        Self::of_status(credentials, Halted { trouble, message, is_by_receipt: false }, now)
+    pub(super) fn new(
+        credentials: SecretDigest,
+        trouble: SenderTrouble,
+        (code, detail): (&str, &str),
+        now: Instant,
+    ) -> Self {
+        let (code, message) = (cut_to_line(code, LONGEST_CODE), message_of(trouble, detail));
+        Self::of_status(credentials, Halted { trouble, code, message, is_by_receipt: false }, now)
     }
 
     /// What a receipt said of a message that the provider had taken. It would take the next one as well, and fail it later: nothing but
     /// other credentials or a person shows that it is over.
-    pub(super) fn by_receipt(credentials: SecretDigest, trouble: SenderTrouble, detail: &str) -> Self {
-        let message = told(
-            (what_of(trouble), detail),
-            "settle it there; sending goes on when the channel's spec is changed, for example spec.paused to true and back to false, or \
-             its credentials",
-        );
-        Self { credentials, trouble, message, again: None, is_by_probe: false, asks: 0, asked: None }
+    pub(super) fn by_receipt(
+        credentials: SecretDigest,
+        trouble: SenderTrouble,
+        (code, detail): (&str, &str),
+        now: Instant,
+    ) -> Self {
+        let cure = match trouble {
+            SenderTrouble::ByErrorPolicy => by_rule(),
+            _ => format!("settle it there, and put other credentials into the Secret or {TRY_AGAIN}"),
+        };
+        let message = format!("{}{SOME_FAILED}", told((what_of(trouble), detail), &cure));
+        let code = cut_to_line(code, LONGEST_CODE);
+        Self::of_status(credentials, Halted { trouble, code, message, is_by_receipt: true }, now)
     }
 
     /// The same, said to a probe: another probe can show that it is over.
@@ -112,9 +153,9 @@ impl Refused {
 
     /// What an earlier process was told, as the status of the channel holds it.
     pub(super) fn of_status(credentials: SecretDigest, halted: Halted, now: Instant) -> Self {
-        let Halted { trouble, message, is_by_receipt } = halted;
+        let Halted { trouble, code, message, is_by_receipt } = halted;
         let again = again_of(trouble, now).filter(|_| !is_by_receipt);
-        Self { credentials, trouble, message, again, is_by_probe: false, asks: 0, asked: None }
+        Self { credentials, trouble, code, message, again, is_by_probe: false, asks: 0, asked: None }
     }
 
     /// Whether nothing that a probe says ends it: a person has to settle something.
@@ -128,14 +169,27 @@ impl Refused {
             Probed::Refused(..) => true,
             // What it said to the same question before is over.
             Probed::Good if self.is_by_probe => false,
-            Probed::Good | Probed::Unknown => self.again.is_none_or(|again| now < again),
+            Probed::Good | Probed::NotAsked | Probed::NotTold(_) => {
+                self.again.is_none_or(|again| now < again)
+            }
         }
     }
 
     fn is_told(&self, now: Instant) -> bool {
-        let doubled = FIRST_PROBE_AGAIN.saturating_mul(1 << self.asks.saturating_sub(1).min(6));
-        self.asked.is_some_and(|asked| now < asked + doubled.min(LONGEST_PROBE_AGAIN))
+        self.asked.is_some_and(|asked| now < asked + ask_again(self.asks))
     }
+
+    /// The door that is closed by it, until it is looked at again.
+    pub(super) fn door(&self, again: Instant) -> Door {
+        let Self { trouble, code, message, .. } = self;
+        let refused_with = Some((*trouble, code.clone()));
+        Door::Closed { reason: reason_of(*trouble), message: message.clone(), again, refused_with }
+    }
+}
+
+/// How long to wait before a provider is asked again about credentials, after so many times without success.
+pub(super) fn ask_again(asks: u32) -> Duration {
+    FIRST_PROBE_AGAIN.saturating_mul(1 << asks.saturating_sub(1).min(6)).min(LONGEST_PROBE_AGAIN)
 }
 
 /// When it makes sense to try again by itself.
@@ -158,23 +212,26 @@ pub(super) fn reason_of(trouble: SenderTrouble) -> &'static str {
 pub(super) fn message_of(trouble: SenderTrouble, detail: &str) -> String {
     let cure = match trouble {
         SenderTrouble::AuthenticationFailed => {
-            "put a valid token into the Secret that the channel names; sending goes on by itself then"
+            "put a valid token into the Secret that the channel names; sending goes on by itself then".into()
         }
-        SenderTrouble::AccountRestricted => {
-            "settle it there; sending goes on when the channel's spec is changed, for example spec.paused to true and back to false"
-        }
+        SenderTrouble::AccountRestricted => format!("settle it there, and {TRY_AGAIN}"),
         SenderTrouble::PaymentRequired => {
-            "settle it there; it is tried again by itself every hour, and at once when the channel's spec is changed"
+            format!("settle it there; it is tried again by itself every hour; to do it at once, {TRY_AGAIN}")
         }
-        SenderTrouble::Redirected => "put the address that it redirects to into the channel's url",
+        SenderTrouble::Redirected => "put the address that it redirects to into the channel's url".into(),
         SenderTrouble::UnexpectedAnswer => {
             "correct the url or baseUrl of the channel, or what stands between; it is tried again by itself"
+                .into()
         }
-        SenderTrouble::ByErrorPolicy => {
-            "sending goes on when the channel's spec is changed, for example spec.paused to true and back to false"
-        }
+        SenderTrouble::ByErrorPolicy => by_rule(),
     };
-    format!("{}; no chat fails by it", told((what_of(trouble), detail), cure))
+    format!("{}{NO_CHAT_FAILS}", told((what_of(trouble), detail), &cure))
+}
+
+fn by_rule() -> String {
+    format!(
+        "sending goes on when the rule is taken away or has another action; to try again with it, {TRY_AGAIN}"
+    )
 }
 
 fn told((what, detail): (&str, &str), cure: &str) -> String {
@@ -197,17 +254,37 @@ fn what_of(trouble: SenderTrouble) -> &'static str {
 /// Why an account takes nothing, as the status of its channel holds it.
 pub(super) struct Halted {
     pub(super) trouble: SenderTrouble,
+    pub(super) code: String,
     pub(super) message: String,
     /// Only a receipt has shown it.
     pub(super) is_by_receipt: bool,
 }
 
-/// What the status of a channel says that a restart of the operator does not end.
-pub(super) fn lasting(channel: &BroadcastChannel) -> Option<Halted> {
-    let conditions = &channel.status.as_ref()?.conditions;
+impl Halted {
+    pub(super) fn as_stop(&self) -> ChannelStop {
+        let Self { trouble, code, message, .. } = self;
+        ChannelStop { reason: trouble.reason(), code: code.clone(), message: message.clone() }
+    }
+}
+
+/// What the status of a channel says that a restart of the operator does not end. It is of the gateway that this digest is of.
+pub(super) fn lasting(channel: &BroadcastChannel, gateway: &str) -> Option<Halted> {
+    let status = channel.status.as_ref()?;
+    let stop = status.stop.clone().or_else(|| match &status.observed_gateway {
+        Some(_) => None,
+        None => of_conditions(&status.conditions),
+    })?;
+    let trouble = stop.reason.trouble().filter(|trouble| LASTING.contains(trouble))?;
+    let is_by_receipt = reported(channel, gateway).is_some_and(|reported| reported.reason == stop.reason);
+    let ChannelStop { code, message, .. } = stop;
+    let is_lasting = still_stops(&channel.spec.error_policy, trouble, &code);
+    is_lasting.then_some(Halted { trouble, code, message, is_by_receipt })
+}
+
+/// A version that had no stops in its statuses showed them as conditions alone.
+fn of_conditions(conditions: &[Condition]) -> Option<ChannelStop> {
     let stalled =
         Condition::find(conditions, "Stalled").filter(|_| Condition::is_true(conditions, "Stalled"))?;
     let trouble = LASTING.into_iter().find(|trouble| stalled.reason == reason_of(*trouble))?;
-    let is_by_receipt = reported(channel).is_some_and(|reported| reported.reason == trouble.reason());
-    Some(Halted { trouble, message: stalled.message.clone(), is_by_receipt })
+    Some(ChannelStop { reason: trouble.reason(), code: String::new(), message: stalled.message.clone() })
 }

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::caution::Why;
 use super::refused::Refused;
 use super::{Account, Door};
 use crate::api::{BroadcastChannel, ReportedTrouble, TroubleReason};
-use crate::domain::answer::{ChannelEffect, with_code};
+use crate::domain::answer::with_code;
+use crate::domain::error_policy::still_stops;
 
 /// How long an account waits that was too fast, as only receipts say: the provider took the messages and dropped them later, so it may
 /// still have others. It gives no time of its own.
@@ -17,39 +19,45 @@ impl Account {
     /// Stops or slows down for what receipts say of the account, as for an answer, once: any replica may have taken them. Until it is
     /// open it says nothing that counts for long.
     pub(super) fn heed(&mut self, channel: &BroadcastChannel, now: Instant, wall: Timestamp) {
-        let reported = reported(channel).filter(|reported| self.heeded.as_ref() != Some(*reported));
-        let Some(reported) = reported else { return };
-        match &self.door {
+        let reported = reported(channel, &self.gateway.digest);
+        let Some(reported) = reported.filter(|reported| self.heeded.as_ref() != Some(*reported)) else {
+            return;
+        };
+        match &mut self.door {
             Door::Open { .. } => self.heeded = Some(reported.clone()),
             // It has stopped for the same already, as an answer shows: what ends that ends both.
-            Door::Closed { reason, is_refused: true, .. } if *reason == reported.reason.as_str() => {
+            Door::Closed { reason, message, refused_with: Some(_), .. }
+                if *reason == reported.reason.as_str() =>
+            {
                 self.heeded = Some(reported.clone());
+                *message = self.refusals.reported_too().unwrap_or_default();
                 return;
             }
-            Door::Opening | Door::Closed { .. } => return,
+            Door::Opening(_) | Door::Closed { .. } => return,
         }
         let ReportedTrouble { reason, code, message, .. } = reported;
-        let detail = with_code(code, message.clone());
         let Some(trouble) = reason.trouble() else {
             if !reported.is_stale(wall) {
-                let effect = ChannelEffect::Throttle(Some(TOO_FAST_WAIT));
-                self.feel(self.door_number, effect, now, wall);
+                self.throttle(Some(TOO_FAST_WAIT), Why::TooFast, now, wall);
             }
             return;
         };
         if let Door::Open { opened, .. } = &self.door {
-            self.close(Refused::by_receipt(opened.credentials, trouble, &detail), now);
+            let said = with_code(code, message.clone());
+            self.close(Refused::by_receipt(opened.credentials, trouble, (code, &said), now), now);
         }
     }
 }
 
 /// What the sender before this one has slowed down for: its wait is in the status too, and this one has no speed yet to be halved.
-pub(super) fn slowed_down_for(channel: &BroadcastChannel) -> Option<ReportedTrouble> {
-    reported(channel).filter(|reported| reported.reason == TroubleReason::RateLimited).cloned()
+pub(super) fn slowed_down_for(channel: &BroadcastChannel, gateway: &str) -> Option<ReportedTrouble> {
+    reported(channel, gateway).filter(|reported| reported.reason == TroubleReason::RateLimited).cloned()
 }
 
-/// What receipts say of the account, if that was of the spec as it is now.
-pub(super) fn reported(channel: &BroadcastChannel) -> Option<&ReportedTrouble> {
+/// What receipts say of the account, if that was of the gateway as it is now, and the rules still have the channel stop for it.
+pub(super) fn reported<'a>(channel: &'a BroadcastChannel, gateway: &str) -> Option<&'a ReportedTrouble> {
     let reported = channel.status.as_ref()?.reported.as_ref()?;
-    (Some(reported.observed_generation) == channel.metadata.generation).then_some(reported)
+    let stops = |trouble| still_stops(&channel.spec.error_policy, trouble, &reported.code);
+    let counts = reported.observed_gateway == gateway && reported.reason.trouble().is_none_or(stops);
+    counts.then_some(reported)
 }

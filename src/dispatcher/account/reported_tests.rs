@@ -1,13 +1,13 @@
 use super::*;
 
 #[test]
-fn what_a_receipt_says_of_the_account_stops_it_once_until_the_spec_is_changed() {
+fn what_a_receipt_says_of_the_account_stops_it_once_until_its_gateway_is_another() {
     let (mut account, start) = (Account::new(), clock::monotonic());
     enter(&mut account, &plain("1", 1), "good", start);
     assert!(door(&mut account, start).is_some());
     let reported = json!({
         "observedGeneration": 1, "activeBroadcasts": 0,
-        "reported": {"reason": "AccountRestricted", "code": "131031", "message": "locked", "observedGeneration": 1,
+        "reported": {"reason": "AccountRestricted", "code": "131031", "message": "locked",
                      "time": "2026-11-23T09:59:00Z"},
     });
     let told = channel("1", 1, &json!({}), &reported);
@@ -15,13 +15,16 @@ fn what_a_receipt_says_of_the_account_stops_it_once_until_the_spec_is_changed() 
     assert!(door(&mut account, start).is_none());
     let Health::Stalled(reason, message) = account.health(true, start, WALL()) else { panic!("stalled") };
     assert!(reason == "AccountRestricted" && message.contains("131031: locked"), "{message}");
+    assert!(!message.contains("no chat fails") && message.contains("are Failed"), "{message}");
     // Other credentials open it, whatever the status still says of the old ones.
     account.observe(Some(told.clone()), start, WALL());
     account.open(Version::of(&told), Ok(opened(&told, "another")), start);
     account.observe(Some(told), start, WALL());
     assert!(door(&mut account, start).is_some());
-    // A report of an earlier spec counts no more.
-    let (mut other, again) = (Account::new(), channel("1", 2, &json!({}), &reported));
+    // A report of another gateway counts no more.
+    let mut reported = reported;
+    reported["reported"]["observedGateway"] = json!("another");
+    let (mut other, again) = (Account::new(), channel("1", 1, &json!({}), &reported));
     enter(&mut other, &again, "good", start);
     other.observe(Some(again), start, WALL());
     assert!(door(&mut other, start).is_some());
@@ -33,7 +36,7 @@ fn no_time_and_no_probe_ends_what_only_a_receipt_can_show() {
     for reason in ["PaymentRequired", "AuthenticationFailed"] {
         let reported = json!({
             "observedGeneration": 1, "activeBroadcasts": 0,
-            "reported": {"reason": reason, "code": "63001", "message": "no", "observedGeneration": 1, "time": "2026-11-23T09:59:00Z"},
+            "reported": {"reason": reason, "code": "63001", "message": "no", "time": "2026-11-23T09:59:00Z"},
         });
         let told = channel("1", 1, &json!({}), &reported);
         let mut account = Account::new();
@@ -60,7 +63,7 @@ fn stalled_for(reason: &str) -> Arc<BroadcastChannel> {
                            "lastTransitionTime": "2026-11-23T09:59:00Z"});
     let status = json!({
         "observedGeneration": 1, "activeBroadcasts": 0, "conditions": [condition],
-        "reported": {"reason": reason, "code": "131042", "message": "no", "observedGeneration": 1, "time": "2026-11-23T09:59:00Z"},
+        "reported": {"reason": reason, "code": "131042", "message": "no", "time": "2026-11-23T09:59:00Z"},
     });
     channel("1", 1, &json!({}), &status)
 }
@@ -93,7 +96,7 @@ fn credentials_that_are_good_end_what_a_receipt_and_the_provider_said_of_others(
 fn too_fast(time: &str) -> Arc<BroadcastChannel> {
     let reported = json!({
         "observedGeneration": 1, "activeBroadcasts": 0,
-        "reported": {"reason": "RateLimited", "code": "130429", "message": "rate limit hit", "observedGeneration": 1,
+        "reported": {"reason": "RateLimited", "code": "130429", "message": "rate limit hit",
                      "time": time},
     });
     channel("uid", 1, &json!({"limits": {"messagesPerSecond": 80}}), &reported)
@@ -112,7 +115,7 @@ fn a_receipt_that_says_that_it_was_too_fast_makes_it_wait_and_go_on_at_half_its_
     let told = too_fast("2026-11-23T09:55:00Z");
     account.observe(Some(told.clone()), start, WALL());
     let until = "2026-11-23T10:00:10Z".parse().expect("time");
-    assert_eq!(account.health(true, start, WALL()), Health::Throttled(until));
+    assert_eq!(account.health(true, start, WALL()), Health::TooFast(until));
     assert_eq!(door(&mut account, start), None);
     let later = start + Duration::from_secs(10);
     account.observe(Some(told.clone()), later, WALL());

@@ -28,6 +28,7 @@ impl Version {
 /// Whether a changed channel sends to the same gateway, with the same credentials.
 pub(super) fn is_same_gateway(before: &BroadcastChannel, after: &BroadcastChannel) -> bool {
     let settings = |channel: &BroadcastChannel| BroadcastChannelSpec {
+        default_region: None,
         limits: Limits::default(),
         error_policy: Vec::new(),
         paused: false,
@@ -59,8 +60,30 @@ pub(in crate::dispatcher) enum Probed {
     Good,
     /// The provider refuses them.
     Refused(SenderTrouble, String),
-    /// It cannot be asked, or did not say.
-    Unknown,
+    /// It was not asked: it cannot be, or need not.
+    NotAsked,
+    /// It was asked, and did not say, for this reason.
+    NotTold(String),
+}
+
+impl Probed {
+    /// What the provider answered when it was asked.
+    fn by(answer: Answer) -> Self {
+        match answer {
+            Answer::Accepted { .. } => Self::Good,
+            Answer::Refused(Refusal { kind: RefusalKind::Sender(trouble), code, detail, .. }) => {
+                Self::Refused(trouble, said(&code, detail))
+            }
+            Answer::Refused(Refusal { code, detail, .. }) | Answer::Unknown { code, detail, .. } => {
+                Self::NotTold(said(&code, detail))
+            }
+            Answer::Unreachable { detail } => Self::NotTold(format!("no connection: {detail}")),
+        }
+    }
+}
+
+fn said(code: &str, detail: String) -> String {
+    if code.is_empty() { detail } else { format!("{code}: {detail}") }
 }
 
 /// Why settings or credentials cannot be used.
@@ -81,7 +104,7 @@ impl Trouble {
         }
     }
 
-    fn lasting(reason: &'static str, message: String) -> Self {
+    pub(super) fn lasting(reason: &'static str, message: String) -> Self {
         Self { reason, message, is_passing: false }
     }
 }
@@ -107,20 +130,17 @@ pub(in crate::dispatcher) async fn read(
             .map_err(|error| Trouble::lasting(error.category(), error.to_string()))?,
     };
     if known.told.contains(&credentials) {
-        return Ok(Opened { gateway, credentials, probed: Probed::Unknown });
+        return Ok(Opened { gateway, credentials, probed: Probed::NotAsked });
     }
-    let probed = match gateway.probe().await {
-        Some(Answer::Accepted { .. }) => Probed::Good,
-        Some(Answer::Refused(Refusal { kind: RefusalKind::Sender(trouble), code, detail, .. })) => {
-            let detail = if code.is_empty() { detail } else { format!("{code}: {detail}") };
-            Probed::Refused(trouble, detail)
-        }
-        Some(_) | None => Probed::Unknown,
-    };
+    let probed = gateway.probe().await.map_or(Probed::NotAsked, Probed::by);
     Ok(Opened { gateway, credentials, probed })
 }
 
-async fn secret_value(context: &Context, namespace: &str, reference: &KeyRef) -> Result<String, Trouble> {
+pub(super) async fn secret_value(
+    context: &Context,
+    namespace: &str,
+    reference: &KeyRef,
+) -> Result<String, Trouble> {
     let KeyRef { name, key } = reference;
     let api: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
     let secret = within(api.get(name)).await.map_err(|error| match error.is_not_found() {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::super::account::{self, DoorNumber, LookupRefused, Opened, Trouble, Version, Way};
+use super::super::account::{self, DoorNumber, Looked, LookupRefused, Opened, Trouble, Version, Way};
 use super::super::lane::{Due, is_sending};
 use super::super::polling::Polling;
 use super::{CLAIM_RETRY, Context, Sender};
@@ -42,6 +42,8 @@ pub(super) enum Event {
     /// The channel as it was when the sender began, if there was one.
     Began(Option<Arc<BroadcastChannel>>),
     Opened(Version, Result<Opened, Trouble>),
+    /// Whether receipts can be checked.
+    LookedAtReceipts(Looked),
     Claimed {
         lane: BroadcastUid,
         page: usize,
@@ -94,6 +96,18 @@ impl Sender {
             let read = account::read(&context, &key, &channel, &known).await;
             Event::Opened(version, read)
         });
+    }
+
+    /// Looks whether receipts can be checked, when it is time for that.
+    pub(super) fn look_at_receipts(&mut self, channel: Option<&Arc<BroadcastChannel>>) {
+        let Some(channel) = channel else { return };
+        if self.account.wants_receipt_look(clock::monotonic()) {
+            let (context, key, channel) = (self.context.clone(), self.key.clone(), channel.clone());
+            self.spawn(Event::LookedAtReceipts(Looked::interrupted(&channel)), async move {
+                let looked = account::look_at_receipt_secrets(&context, &key, &channel).await;
+                Event::LookedAtReceipts(looked)
+            });
+        }
     }
 
     /// Claims what is due of a page, and gives it back when the Broadcast has been stopped meanwhile.

@@ -18,9 +18,20 @@ fn limits() -> Value {
     json!({"limits": {"messagesPerSecond": 100, "maxInFlight": IN_FLIGHT}})
 }
 
-/// Changes something in the spec of the channels that means nothing for what is sent.
-fn touch(stage: &Stage, providers: &[Provider]) {
-    stage.apply_channels(providers, &json!({"limits": {"messagesPerSecond": 200, "maxInFlight": IN_FLIGHT}}));
+/// Changes what no answer of the providers can depend on, and waits until that is taken in.
+async fn touch(stage: &Stage, providers: &[Provider], reason: &str) {
+    let rule = json!([{"codes": ["no-such-code"], "action": "StopChannel"}]);
+    let limits = json!({"messagesPerSecond": 200, "maxInFlight": IN_FLIGHT});
+    stage.apply_channels(providers, &json!({"limits": limits, "errorPolicy": rule}));
+    with_each(providers, async |provider| {
+        until(&format!("{provider:?}: the new spec is taken in"), async || {
+            let channel = channel_state(stage, provider, reason).await;
+            let observed = channel.status.as_ref().map(|status| status.observed_generation);
+            if observed == channel.metadata.generation { Ok(()) } else { Err(channel.status) }
+        })
+        .await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +73,7 @@ async fn a_token_that_is_revoked_stops_the_channel_and_the_new_one_starts_it_aga
 const LONG_WAIT: SignedDuration = SignedDuration::from_hours(3);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_of_hours_outlives_the_operator_and_ends_with_a_change_of_the_channel() {
+async fn a_wait_of_hours_outlives_the_operator_and_a_change_of_the_limits_and_ends_with_the_annotation() {
     let mut stage = Stage::of_providers().await;
     let rules = Provider::ALL.map(|provider| {
         let limited = json!({"tooManyRequests": {"retryAfterSeconds": LONG_WAIT.as_secs()}});
@@ -106,7 +117,15 @@ async fn a_wait_of_hours_outlives_the_operator_and_ends_with_a_change_of_the_cha
         assert_eq!(stage.requests_of(provider).len(), requests[number], "{provider:?}: nothing is sent");
     })
     .await;
-    touch(&stage, &Provider::ALL);
+    touch(&stage, &Provider::ALL, "Throttled").await;
+    for (number, provider) in Provider::ALL.into_iter().enumerate() {
+        assert_eq!(throttled_until(&stage, provider).await, first[number], "{provider:?}");
+        assert_eq!(stage.requests_of(provider).len(), requests[number], "{provider:?}: nothing is sent");
+        let sending = stage.wait_state(provider.name(), "Throttled").await;
+        let message = condition(&sending, "Ready").expect("Ready").message;
+        assert!(message.contains(&first[number].to_string()), "{provider:?}: {message}");
+        stage.try_again(provider.name(), "1");
+    }
     with_each(&Provider::ALL, async |provider| {
         let done = stage.complete(provider.name()).await;
         stage.check_complete_of(provider, &done, 60).await;
@@ -121,7 +140,7 @@ async fn throttled_until(stage: &Stage, provider: Provider) -> Timestamp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restricted_account_sends_nothing_until_its_channel_is_changed() {
+async fn a_restricted_account_sends_nothing_until_its_channel_is_told_to_try_again() {
     let stage = Stage::of_providers().await;
     let providers = [WhatsApp, Telegram, Twilio, TwilioWhatsApp, Periskope];
     let refusal = |provider| match provider {
@@ -160,7 +179,17 @@ async fn a_restricted_account_sends_nothing_until_its_channel_is_changed() {
     })
     .await;
     stage.set_faults(json!([]));
-    touch(&stage, &providers);
+    let requests = providers.map(|provider| stage.requests_of(provider).len());
+    let reasons = ["AccountRestricted", "PaymentRequired"];
+    let (restricted, unpaid): (Vec<_>, Vec<_>) =
+        providers.into_iter().partition(|provider| refusal(*provider).1 == reasons[0]);
+    for (providers, reason) in [restricted, unpaid].iter().zip(reasons) {
+        touch(&stage, providers, reason).await;
+    }
+    for (provider, requests) in providers.into_iter().zip(requests) {
+        assert_eq!(stage.requests_of(provider).len(), requests, "{provider:?}: nothing is sent");
+        stage.try_again(provider.name(), "1");
+    }
     with_each(&providers, async |provider| {
         let done = stage.complete(provider.name()).await;
         stage.check_complete_of(provider, &done, 60).await;

@@ -159,7 +159,7 @@ async fn a_rule_with_stop_broadcast_stops_it_and_neither_a_chat_nor_the_channel(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_with_stop_channel_stops_the_channel_until_its_spec_is_changed_and_no_chat_fails() {
+async fn a_rule_with_stop_channel_stops_the_channel_until_it_is_taken_away_and_no_chat_fails() {
     let stage = Stage::of_providers().await;
     apply_channels(&stage, "StopChannel");
     refuse(&stage, None);
