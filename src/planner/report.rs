@@ -9,7 +9,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use super::reconcile::{channel_of, uid_of};
 use super::{Context, PlannerError};
-use crate::api::{Broadcast, BroadcastStatus};
+use crate::api::{Broadcast, BroadcastStatus, RESTART_REFUSED};
 use crate::clock;
 use crate::cluster::{ApiError, within};
 use crate::domain::hold;

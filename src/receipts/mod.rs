@@ -28,7 +28,8 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use futures::future::join_all;
-use kube::Client;
+use kube::runtime::events::Recorder;
+use kube::{Client, Resource};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,21 +37,24 @@ use tokio_util::sync::CancellationToken;
 use crate::api::BroadcastChannelSpec;
 use crate::clock;
 use crate::connections::{self, Bounds};
+use crate::domain::channel_verdict::RECEIPTS_REFUSED;
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::outcome::{Outcome, Row};
 use crate::domain::receipt::{Notices, Receipt};
 use crate::domain::token::MessageToken;
+use crate::events;
 use crate::journal::{Journal, JournalError, PageOf};
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::{Metrics, ReceiptResult};
 use crate::observed::Observed;
 use crate::providers::whatsapp;
+use crate::webhooks::WebhookError;
 use homes::Homes;
 pub use looked_up::store_news;
 use places::{At, Named, NamedBy, Places};
 use refusal::Refusal;
 use room::{BodyRoom, ChannelRoom, ChannelRooms};
-use secrets::SigningSecrets;
+use secrets::{SigningSecrets, Untrusted};
 use source::Source;
 
 /// Longest wait for the answer of a send whose receipt came before it.
@@ -77,19 +81,42 @@ struct Context {
     bodies: BodyRoom,
     channels: ChannelRooms,
     homes: Homes,
+    /// For events.
+    recorder: Recorder,
 }
 
 impl Context {
+    /// Tells, beside the answer and not too often, that the secret of a channel may be wrong, or cannot be used.
+    fn doubt_secret(&self, channel: &ObjectKey, room: &ChannelRoom, reason: &Untrusted) {
+        let note = match reason {
+            Untrusted::Signature(WebhookError::NoMatch) => {
+                "receipts are answered 401: no signature matches. The signing secret is not that of the gateway, unless somebody else sent \
+                 them"
+            }
+            Untrusted::Unusable => {
+                "receipts are answered 503, to come again: a Secret that they are checked with cannot be used"
+            }
+            _ => return,
+        };
+        let Some(object) = self.books.observed.channel(channel) else { return };
+        if room.refusals.is_event(clock::monotonic()) {
+            let (recorder, object) = (self.recorder.clone(), object.object_ref(&()));
+            tokio::spawn(
+                async move { events::warn(&recorder, &object, RECEIPTS_REFUSED, note.into()).await },
+            );
+        }
+    }
+
     fn room_of(&self, channel: &ObjectKey) -> Arc<ChannelRoom> {
         self.channels.of(channel, |channel| self.books.observed.channel(channel).is_some())
     }
 }
 
 /// Serves until `ended`.
-pub async fn serve(listener: TcpListener, books: Books, ended: CancellationToken) {
+pub async fn serve(listener: TcpListener, books: Books, recorder: Recorder, ended: CancellationToken) {
     let secrets = SigningSecrets::new(books.client.clone());
     let (bodies, channels, homes) = (BodyRoom::default(), ChannelRooms::default(), Homes::default());
-    let context = Context { books, secrets, bodies, channels, homes };
+    let context = Context { books, secrets, bodies, channels, homes, recorder };
     let routes = Router::new()
         .route("/v1/namespaces/{namespace}/channels/{channel}/receipts", post(receive).get(shake_hands))
         .with_state(Arc::new(context));
@@ -115,6 +142,7 @@ async fn receive(
             if let Some(requests) = room.refusals.to_tell(clock::monotonic()) {
                 tracing::warn!(channel = %channel, %reason, requests, "refused receipts");
             }
+            context.doubt_secret(&channel, &room, reason);
         }
         Err(Refusal::Malformed(_)) => context.books.metrics.receipts(ReceiptResult::Malformed, 1),
         Err(Refusal::NotStored(reason)) => {
@@ -152,11 +180,14 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     if !source.is_shown_by_head() {
         context.secrets.check(&key.namespace, &source, &body.bytes).await?;
     }
+    let room = context.room_of(key);
+    if source.secret.is_some() {
+        room.refusals.is_genuine(clock::monotonic());
+    }
     let Notices { receipts, preferences, malformed } = source.read(&body.bytes, clock::now())?;
     drop(body);
     context.books.metrics.receipts(ReceiptResult::Malformed, malformed);
     let receipts = discreet(context, &key.namespace, &channel.spec, receipts).await;
-    let room = context.room_of(key);
     let taken = room.take(receipts.len() + preferences.len())?;
     let mut located = locate(context, key, &room, receipts).await;
     located.house(context, &key.namespace).await?;

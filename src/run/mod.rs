@@ -155,10 +155,10 @@ pub async fn operate(setup: Setup, stop: CancellationToken) -> Result<(), RunErr
     let mut journals = Part::task("journals", journal.clone().run(leases.clone(), close.clone()));
     let sight = Sight::new(observed.clone(), leases, namespaces, readiness.clone(), patience);
     let mut sight = Part::new("look at the watches", sight.look(close.clone()));
-    let telling = unstored::tell(ledger.clone(), recorder, metrics.clone(), close.clone());
+    let telling = unstored::tell(ledger.clone(), recorder.clone(), metrics.clone(), close.clone());
     let mut telling = Part::task("teller of batches that are not stored", telling);
     let books = receipts::Books { client, ledger, journal, observed, metrics };
-    let receipts = receipts::serve(receipts, books, close.clone());
+    let receipts = receipts::serve(receipts, books, recorder, close.clone());
     let mut receipts = Part::task("receipts server", receipts);
 
     let sending = [&mut dispatcher, &mut planner, &mut receipts, &mut journals, &mut keeping];
