@@ -5,6 +5,7 @@ mod common;
 
 mod bad_input;
 mod campaigns;
+mod channel_health;
 mod chart;
 mod claims;
 mod crashes;
