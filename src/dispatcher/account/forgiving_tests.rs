@@ -195,3 +195,28 @@ fn credentials_that_a_provider_says_nothing_of_are_asked_about_again_until_it_do
     account.feel(way, ChannelEffect::Working, now, WALL());
     assert_eq!(account.health(false, now, WALL()), Health::Ready, "it took a message");
 }
+
+#[test]
+fn a_status_that_is_written_before_the_settings_are_read_anew_has_the_stop_unless_it_was_forgiven() {
+    let now = clock::monotonic();
+    let [_, restricted] = in_the_way();
+    let stopped = || {
+        let (mut account, channel) = (Account::new(), plain("uid", 1));
+        enter(&mut account, &channel, "token", now);
+        let way = door(&mut account, now).expect("should be open");
+        account.feel(way, restricted.clone(), now, WALL());
+        let status = status_of(&mut account, &channel, now);
+        (account, channel, status)
+    };
+    for change in changes() {
+        let (mut account, _, status) = stopped();
+        let changed = channel("uid", 2, &change, &status);
+        assert!(account.observe(Some(changed.clone()), now, WALL()).is_some(), "it is read anew");
+        assert_eq!(status_of(&mut account, &changed, now)["stop"]["code"], "131031", "{change}");
+    }
+    let (mut account, channel, status) = stopped();
+    let asked = asked_again(&channel, &status, "1");
+    assert!(account.observe(Some(asked.clone()), now, WALL()).is_some(), "it is read anew");
+    let status = status_of(&mut account, &asked, now);
+    assert!(status["stop"].is_null() && status["settledTime"].is_string(), "{status}");
+}
