@@ -61,13 +61,6 @@ pub fn is_on(mutant: Mutant) -> bool {
     ACTIVE.load(Ordering::SeqCst) == mutant as u8
 }
 
-/// Whether senders do not look at the Broadcast after a claim. Beside a mistake with seals: each of the two keeps what a restart has
-/// from being sent, and each has to do so alone.
-#[must_use]
-pub fn is_blind() -> bool {
-    is_on(Mutant::SealWithoutVersion) || is_on(Mutant::SealOverClaim)
-}
-
 /// Whether this change of a page is stored whatever stands there by now.
 #[must_use]
 pub fn forgets_version(before: &Page, after: &Page) -> bool {

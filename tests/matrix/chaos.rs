@@ -37,6 +37,7 @@ pub fn case(references: &[Arc<Reference>], seed: u64, number: u64) -> Case {
     });
     let run = script(move |scene| {
         let (reference, plan, action) = (reference.clone(), plan.clone(), action.clone());
+        let moment = moment.clone();
         Box::pin(async move {
             log_plan(scene, &plan, action.as_ref());
             scene.may_fail = true;
@@ -67,7 +68,7 @@ fn points(reference: &Reference) -> impl Iterator<Item = &Point> {
 
 fn moment(luck: &mut StdRng) -> Moment {
     let moments = [Moment::DieBeforeItLeft, Moment::DieAfterItLeft, Moment::DieAfterTheAnswer];
-    *moments.choose(luck).expect("should have moments")
+    moments.choose(luck).expect("should have moments").clone()
 }
 
 /// A fault somewhere.

@@ -1,5 +1,5 @@
 //! The line between an operator and its gateway: it notes when each request came, and at the request that is asked for the
-//! operator dies, or the answer comes slowly.
+//! operator dies or stands still, or the request or its answer comes slowly.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,9 +12,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::scene::LastLife;
+use crate::tap::Gate;
 
 /// What happens at a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// The operator dies, and the gateway never gets the request.
     DieBeforeItLeft,
@@ -24,6 +25,12 @@ pub enum Moment {
     DieAfterTheAnswer,
     /// The status of the answer comes, and half of its body.
     SlowBody,
+    /// The gateway gets the request when the gate opens.
+    Late(Gate),
+    /// The gateway has its request and answers, and the operator stands still until the gate opens.
+    StandStill(Gate),
+    /// The same, and the gateway too gets the request only when the gate opens.
+    StandStillAndLate(Gate),
 }
 
 /// A line to one gateway.
@@ -95,6 +102,14 @@ impl Shared {
         }
     }
 
+    /// Lets the operator stand still, and waits until it does.
+    async fn freeze(&self, gate: &Gate) {
+        if let Some(life) = &*self.life.lock().unwrap_or_else(PoisonError::into_inner) {
+            life.freeze(gate.clone());
+        }
+        gate.reached().await;
+    }
+
     /// Takes in a request. Out: what happens to it.
     fn arrived(&self, head: &str, at: Instant) -> Option<Moment> {
         let key = head
@@ -126,9 +141,18 @@ async fn pass(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     loop {
         let Some((request, at)) = message(&mut client).await? else { return Ok(()) };
         let moment = shared.arrived(&String::from_utf8_lossy(&request), at);
-        if moment == Some(Moment::DieBeforeItLeft) {
-            shared.kill();
-            return Ok(());
+        match &moment {
+            Some(Moment::DieBeforeItLeft) => {
+                shared.kill();
+                return Ok(());
+            }
+            Some(Moment::Late(gate)) => gate.pass().await,
+            Some(Moment::StandStill(gate)) => shared.freeze(gate).await,
+            Some(Moment::StandStillAndLate(gate)) => {
+                shared.freeze(gate).await;
+                gate.pass().await;
+            }
+            _ => {}
         }
         gateway.write_all(&request).await?;
         let Ok(Some((answer, _))) = message(&mut gateway).await else { return client.set_zero_linger() };

@@ -20,10 +20,8 @@ fn recipes_of(mutant: Mutant) -> &'static [&'static str] {
     match mutant {
         Mutant::RecordBeforeSend | Mutant::OrphanClaimedAgain => &["A3", "A1"],
         Mutant::ResultsDroppedOnConflict => &["A6", "D1"],
-        Mutant::ClaimWithoutVersion
-        | Mutant::SealWithoutVersion
-        | Mutant::SealOverClaim
-        | Mutant::ChildBeforeSeal => &["D1", "E1"],
+        Mutant::ClaimWithoutVersion | Mutant::ChildBeforeSeal => &["D1", "E1"],
+        Mutant::SealWithoutVersion | Mutant::SealOverClaim => &["E2"],
         Mutant::AnsweredUnstored | Mutant::JournalDeletedEarly => &["A8"],
     }
 }

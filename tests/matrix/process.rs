@@ -187,6 +187,7 @@ fn live(
         tokio::select! {
             biased;
             () = life.died.notified() => End::Killed,
+            () = life.stand_still() => End::Killed,
             ended = operate(setup, stop) => match ended {
                 Ok(()) => End::Stopped,
                 Err(error) => End::Failed(broadcast_operator::cluster::chain(&error)),

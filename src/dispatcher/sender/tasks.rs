@@ -304,10 +304,6 @@ impl Wanted {
     /// Looks at both brakes after a claim was stored. A stop that was written before the claim is seen here; one that was
     /// written after it finds the claim, and waits for it. So who says that all has stopped is right, whoever says it.
     async fn is_still_so(&self, client: &Client) -> bool {
-        #[cfg(feature = "mutants")]
-        if crate::mutants::is_blind() {
-            return true;
-        }
         let (is_same, is_open) = tokio::join!(self.is_sending(client), self.is_channel_open(client));
         if !is_same || !is_open {
             tracing::debug!(broadcast = %self.key, "was stopped while it was claimed from, or cannot be read");

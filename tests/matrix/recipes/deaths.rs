@@ -16,11 +16,11 @@ pub fn around_sends(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
         ("after-the-answer", Moment::DieAfterTheAnswer),
     ];
     let cases = (0..CHATS).flat_map(|request| {
-        moments.map(|(tag, moment)| {
+        moments.clone().map(|(tag, moment)| {
             let name = reference.case("A3", &format!("send#{request}/{tag}"));
             let reference = reference.clone();
             let run = super::script(move |scene| {
-                let reference = reference.clone();
+                let (reference, moment) = (reference.clone(), moment.clone());
                 Box::pin(async move {
                     scene.line.plan(request, moment);
                     disturbed(scene, &reference, Vec::new()).await

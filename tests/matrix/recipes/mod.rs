@@ -3,6 +3,7 @@
 mod audiences;
 mod backups;
 mod clocks;
+mod closings;
 mod deaths;
 mod gateway;
 mod journals;
@@ -90,6 +91,7 @@ pub const RECIPES: &[Recipe] = &[
     Recipe { name: "D2", says: "the holder stands still", plays: SEND, cases: replicas::frozen },
     Recipe { name: "D3", says: "a lease cannot be written", plays: SEND, cases: replicas::lease_writes },
     Recipe { name: "E1", says: "a user acts", plays: SEND, cases: users::act },
+    Recipe { name: "E2", says: "a restart closes a page late", plays: SEND, cases: closings::closed },
     Recipe { name: "F1", says: "the gateway goes wrong", plays: SEND, cases: gateway::goes_wrong },
     Recipe { name: "G1", says: "an object that cannot be read", plays: SEND, cases: odd::unreadable },
     Recipe { name: "G2", says: "a panic", plays: PANICS, cases: odd::panics },

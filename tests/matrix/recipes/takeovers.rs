@@ -107,7 +107,7 @@ pub fn by_sleep_and_sight(reference: &Arc<Reference>) -> Vec<Case> {
 }
 
 /// Two replicas, of which the first one leads and holds the channel.
-async fn two(scene: &mut Scene) -> Result<(), Failure> {
+pub(super) async fn two(scene: &mut Scene) -> Result<(), Failure> {
     scene.sharing = Sharing::Replicas;
     scene.start_operator().await;
     holds(scene, 0, CHANNEL).await?;

@@ -97,6 +97,9 @@ impl Drop for Hanging {
 pub struct Life {
     dead: AtomicBool,
     pub died: Notify,
+    /// What it is to wait for with everything that it does.
+    still: Mutex<Option<Gate>>,
+    stands: Notify,
 }
 
 impl Life {
@@ -108,6 +111,23 @@ impl Life {
 
     pub fn is_over(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
+    }
+
+    /// The whole process stands still until the gate opens.
+    pub fn freeze(&self, gate: Gate) {
+        *self.still.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+        self.stands.notify_one();
+    }
+
+    /// In the thread of the process: stands still whenever it is to. Does not end.
+    pub async fn stand_still(&self) {
+        loop {
+            self.stands.notified().await;
+            let gate = self.still.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(gate) = gate {
+                gate.freeze();
+            }
+        }
     }
 }
 
