@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use broadcast_operator::api::OutcomeName;
+use broadcast_operator::api::{BroadcastChannel, OutcomeName};
 use broadcast_operator::clock;
 use serde_json::json;
 
+use super::gateway::recorded;
 use super::{CHATS, script};
 use crate::cases::Case;
-use crate::common::stage::{broadcast, chat_id, is_complete};
+use crate::common::stage::{broadcast, chat_id, counts, is_complete};
+use crate::gateway_line::Moment;
 use crate::invariants;
 use crate::observer::Seen;
 use crate::play::{AFTER_CHAT, Reference, SALE, disturbed, finish, is_over};
 use crate::process::SHORT;
-use crate::scene::{Failure, Scene, Sharing};
+use crate::scene::{CHANNEL, Failure, Scene, Sharing};
 use crate::tap::{Fault, Gate, LATE, Planned, Point};
 
 /// Two operators, each of which believes that it leads and holds the channel. Each write of either of them is held, before or
@@ -67,7 +69,7 @@ async fn two_strangers(scene: &mut Scene, point: &Point, is_after: bool) -> Resu
 }
 
 /// The holder stands still at each write, until another replica has brought the Broadcast to its end. Then it goes on.
-pub fn frozen(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
+pub fn frozen(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
     let cases = points(reference).into_iter().flat_map(|point| {
         [("before", false), ("after", true)].map(|(tag, is_after)| {
             let name = reference.case("D2", &format!("{point}/{tag}"));
@@ -79,6 +81,7 @@ pub fn frozen(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
             Case { name, meets: 1, run }
         })
     });
+    let cases = cases.chain(in_flight(reference, is_whole));
     let cases = cases.chain([super::audiences::deposed(reference)]);
     let cases = cases.chain(super::thefts::blind(reference)).chain(super::pauses::unseen(reference));
     cases.chain(super::takeovers::by_sleep_and_sight(reference)).collect()
@@ -94,6 +97,21 @@ async fn freeze(scene: &mut Scene, point: &Point, is_after: bool) -> Result<(), 
     // Whoever fails from here on must not leave a thread that stands still for ever.
     let thaw = Thaw(gate.clone());
     scene.reach(&gate, |seen| is_over(seen, &[SALE])).await?;
+    another_goes_on(scene, thaw).await?;
+    // What it had sent it still records, over what the other one took for Unknown.
+    let (ledger, sale) = (scene.gateway.ledger(), format!("{}/{SALE}", scene.namespace));
+    let is_told = move |seen: &Seen| {
+        let status = seen.broadcasts.get(SALE).and_then(|broadcast| broadcast.status.as_ref());
+        let mut outcomes = status.iter().flat_map(|status| &status.outcomes);
+        is_over(seen, &[SALE])
+            && outcomes.all(|it| it.outcome != OutcomeName::Unknown || ledger.accepted(&sale, &it.chat) == 0)
+    };
+    scene.until("nothing is claimed, and what arrived is known", is_told).await?;
+    finish(scene, None).await
+}
+
+/// The first operator stands still. Another one brings the Broadcast to its end, and then the first one goes on.
+async fn another_goes_on(scene: &mut Scene, thaw: Thaw) -> Result<(), Failure> {
     // What it had claimed is as good as a dead one's to the other.
     scene.dead.push(0);
     scene.replicas = 2;
@@ -108,17 +126,56 @@ async fn freeze(scene: &mut Scene, point: &Point, is_after: bool) -> Result<(), 
         let mut of_it = log.iter().filter(|logged| logged.process == 0).skip(asked);
         of_it.any(|logged| logged.point.name.contains("leases-replica") && logged.status.is_some())
     };
-    scene.until_with("it is with the others again", has_woken, &tap).await?;
-    // What it had sent it still records, over what the other one took for Unknown.
-    let (ledger, sale) = (scene.gateway.ledger(), format!("{}/{SALE}", scene.namespace));
-    let is_told = move |seen: &Seen| {
-        let status = seen.broadcasts.get(SALE).and_then(|broadcast| broadcast.status.as_ref());
-        let mut outcomes = status.iter().flat_map(|status| &status.outcomes);
-        is_over(seen, &[SALE])
-            && outcomes.all(|it| it.outcome != OutcomeName::Unknown || ledger.accepted(&sale, &it.chat) == 0)
+    scene.until_with("it is with the others again", has_woken, &tap).await
+}
+
+/// The holder stands still with a request in flight, and more of its claim unsent.
+fn in_flight(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
+    type Still = fn(Gate) -> Moment;
+    let moments: [(&str, Still); 2] =
+        [("in-flight", Moment::StandStill), ("in-flight-and-late", Moment::StandStillAndLate)];
+    let cases = (0..CHATS).flat_map(|request| {
+        moments.iter().enumerate().filter(move |(number, _)| is_whole || *number == request).map(
+            move |(_, (tag, moment))| {
+                let (name, moment) = (reference.case("D2", &format!("send#{request}/{tag}")), *moment);
+                let run = script(move |scene| {
+                    Box::pin(async move { freeze_in_flight(scene, request, moment).await })
+                });
+                Case { name, meets: 1, run }
+            },
+        )
+    });
+    cases.collect()
+}
+
+async fn freeze_in_flight(
+    scene: &mut Scene,
+    request: usize,
+    moment: fn(Gate) -> Moment,
+) -> Result<(), Failure> {
+    let gate = Gate::new();
+    scene.line.plan(request, moment(gate.clone()));
+    let thaw = Thaw(gate.clone());
+    (scene.sharing, scene.lease_times) = (Sharing::Replicas, SHORT);
+    // One after the other, so that the rest of the claim has not left; and nothing is a time-out.
+    let one = json!({"limits": {"maxInFlight": 1}, "http": {"timeoutSeconds": 60}});
+    scene.patch::<BroadcastChannel>(CHANNEL, super::spec(one)).await?;
+    scene.start_operator().await;
+    scene.apply(&broadcast(SALE, CHATS, json!({}))).await?;
+    scene.reach(&gate, |seen| is_over(seen, &[SALE])).await?;
+    another_goes_on(scene, thaw).await?;
+    // What has left arrives and is recorded, and nothing else leaves.
+    let known = |seen: &Seen| {
+        let sent = seen.broadcasts.get(SALE).map(counts).unwrap_or_default().sent;
+        is_over(seen, &[SALE]) && usize::try_from(sent) == Ok(request + 1)
     };
-    scene.until("nothing is claimed, and what arrived is known", is_told).await?;
-    finish(scene, None).await
+    scene.until("what was in flight is recorded", known).await?;
+    recorded(scene, |chat| if chat <= request { OutcomeName::Sent } else { OutcomeName::Unknown }).await?;
+    finish(scene, None).await?;
+    match scene.requests_of(SALE) {
+        requests if requests == request + 1 => Ok(()),
+        requests => Err(format!("{requests} requests, and {} had left before it stood still", request + 1)),
+    }
 }
 
 /// Opens its gate in the end.
