@@ -12,6 +12,7 @@ use kube::{Client, Config};
 use crate::args::{Arguments, Chaos};
 use crate::chaos;
 use crate::common::control_plane::ControlPlane;
+use crate::holders;
 use crate::observer::Observer;
 use crate::play::{Play, Reference};
 use crate::recipes::{self, RECIPES};
@@ -256,8 +257,11 @@ async fn run_once(env: &Arc<Env>, case: &Case, tag: &str, shows_logs: bool) -> R
     let (env, run, meets, tag) = (env.clone(), case.run.clone(), case.meets, tag.to_owned());
     let work = async move {
         let mut scene = Scene::new(env.clone(), &tag).await?;
-        let result = run(&mut scene).await;
+        let mut result = run(&mut scene).await;
         let met = scene.met() >= meets;
+        if result.is_ok() {
+            result = holders::let_go(&scene).await;
+        }
         for process in &scene.processes {
             process.kill().await;
         }

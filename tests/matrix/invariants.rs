@@ -1,4 +1,4 @@
-//! I1 to I6: what must hold at every moment, whatever went wrong. I7 is in `ending`, I8 in `play`, I9 in `poster`.
+//! I1 to I6: what must hold at every moment, whatever went wrong. I7 is in `ending`, I8 in `play` and `holders`, I9 in `poster`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;

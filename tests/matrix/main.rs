@@ -11,6 +11,7 @@ mod cases;
 mod chaos;
 mod ending;
 mod gateway_line;
+mod holders;
 mod invariants;
 #[cfg(feature = "mutants")]
 mod mutants;

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::common::stage::{broadcast, chat_id, counts, is_complete, restart, state};
 use crate::ending::Ending;
+use crate::holders;
 use crate::invariants;
 use crate::observer::Seen;
 use crate::poster;
@@ -189,17 +190,12 @@ async fn late_receipts(scene: &mut Scene) -> Result<(), Failure> {
         .await
 }
 
-/// I8: nothing more is written once all is over. Another Broadcast on another channel goes from its beginning to its end
-/// meanwhile; the time that it takes is that of several writes.
+/// I8: nothing more is written once all is over, and every channel has a holder. Another Broadcast on another channel goes from its
+/// beginning to its end meanwhile; the time that it takes is that of several writes.
 pub async fn check_rest(scene: &mut Scene) -> Result<(), Failure> {
     late_receipts(scene).await?;
     let before = scene.tap.log().len();
-    scene.apply(&scene.channel("other", json!({}))).await?;
-    let mut after = broadcast(AFTER, 0, json!({"channelRef": {"name": "other"}}));
-    after["spec"]["recipients"] = json!({"csv": format!("chat,name\n{AFTER_CHAT},Nobody\n")});
-    scene.apply(&after).await?;
-    let is_done = |seen: &Seen| seen.broadcasts.get(AFTER).is_some_and(is_complete);
-    scene.until("another Broadcast comes to its end", is_done).await?;
+    another_goes_its_way(scene).await?;
     let written = scene.tap.log().into_iter().skip(before).filter(|logged| {
         let is_other = logged.point.name.contains(AFTER) || logged.point.name.ends_with("-other");
         logged.landed() && logged.kind.starts_with("broadcast") && !is_other
@@ -217,10 +213,25 @@ pub async fn check_rest(scene: &mut Scene) -> Result<(), Failure> {
     let is_of_the_past =
         scene.tap.has_shown_the_past() && written.len() <= 2 && written.iter().all(is_of_sale);
     let written = if is_told_again || is_of_the_past { BTreeSet::new() } else { written };
-    match written.is_empty() {
-        true => Ok(()),
-        false => Err(format!("I8 settles: it wrote on after the end: {written:?}\n{}", scene.log.text())),
+    if !written.is_empty() {
+        return Err(format!("I8 settles: it wrote on after the end: {written:?}\n{}", scene.log.text()));
     }
+    holders::check(scene).await
+}
+
+/// Another Broadcast goes from its beginning to its end, on another channel and to another chat than all before.
+pub async fn another_goes_its_way(scene: &mut Scene) -> Result<(), Failure> {
+    let number = scene.view.seen().broadcasts.keys().filter(|name| name.starts_with(AFTER)).count();
+    let (name, chat) = match number {
+        0 => (AFTER.to_owned(), AFTER_CHAT.to_owned()),
+        more => (format!("{AFTER}-{more}"), format!("{AFTER_CHAT}{more}")),
+    };
+    scene.apply(&scene.channel("other", json!({}))).await?;
+    let mut after = broadcast(&name, 0, json!({"channelRef": {"name": "other"}}));
+    after["spec"]["recipients"] = json!({"csv": format!("chat,name\n{chat},Nobody\n")});
+    scene.apply(&after).await?;
+    let is_done = |seen: &Seen| seen.broadcasts.get(&name).is_some_and(is_complete);
+    scene.until("another Broadcast comes to its end", is_done).await
 }
 
 /// An undisturbed run of a play.

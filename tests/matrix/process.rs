@@ -149,6 +149,11 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         self.end.borrow().is_none()
     }
+
+    /// Whether it has ended as it was told to.
+    pub fn has_stopped(&self) -> bool {
+        *self.end.borrow() == Some(End::Stopped)
+    }
 }
 
 impl Drop for Process {

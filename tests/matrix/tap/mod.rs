@@ -65,6 +65,8 @@ struct State {
     log: Vec<Logged>,
     events: Vec<Point>,
     claims: Vec<AskedClaim>,
+    /// Under which ids processes have asked for a lease of their own.
+    replicas: Vec<(usize, String)>,
     met: usize,
     hanging: usize,
     /// Lists were answered with what had been stored earlier.
@@ -237,6 +239,12 @@ impl Tap {
         self.state().claims.clone()
     }
 
+    /// The process that asked for a lease of its own under this id.
+    pub fn process_of(&self, replica: &str) -> Option<usize> {
+        let state = self.state();
+        state.replicas.iter().find(|(_, known)| known == replica).map(|(process, _)| *process)
+    }
+
     /// A signal for every request and every answer.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
@@ -276,6 +284,13 @@ impl Tap {
             Some(Fault::Event(fault)) => Some(fault),
             _ => None,
         }
+    }
+
+    /// Takes in the lease that a process asks for to show that it lives.
+    fn replica(&self, lease: &[u8], process: usize) {
+        let holder = serde_json::from_slice::<Value>(lease).ok();
+        let holder = holder.and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(str::to_owned));
+        self.state().replicas.extend(holder.map(|holder| (process, holder)));
     }
 
     /// Takes in a page that is to be stored, or was.

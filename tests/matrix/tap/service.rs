@@ -58,6 +58,9 @@ where
         let sent = body_of(request.body());
         let call = name_of(request.method(), request.uri(), &sent);
         let (number, fault) = self.line.tap.begin(&call, self.line.process);
+        if call.name == "POST-leases-replica" {
+            self.line.tap.replica(&sent, self.line.process);
+        }
         if let Some(fault) = &fault {
             tracing::info!(target: "matrix", request = call.name, ?fault, "fault");
         }
