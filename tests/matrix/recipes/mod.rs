@@ -6,6 +6,7 @@ mod clocks;
 mod closings;
 mod deaths;
 mod gateway;
+mod gone;
 mod journals;
 mod odd;
 mod pauses;

@@ -146,7 +146,7 @@ async fn spoiled_in_view(scene: &mut Scene) -> Result<(), Failure> {
 }
 
 /// Whether a Broadcast waits for a page. After half a minute that is a hold.
-fn missing(seen: &Seen, name: &str) -> bool {
+pub(super) fn missing(seen: &Seen, name: &str) -> bool {
     let message = seen.broadcasts.get(name).and_then(|it| condition(it, "Ready")).map(|ready| ready.message);
     match state_of(seen, name).as_str() {
         "BatchesMissing" => true,

@@ -1,4 +1,5 @@
-//! A7: the API server refuses one request, of whatever kind; or the results of all sends for ever, and the process is to stop.
+//! A7: the API server refuses one request, of whatever kind; or the results of all sends for ever, and the process is to stop. What is
+//! refused because its object is gone is in `gone`.
 
 use std::sync::Arc;
 
@@ -51,7 +52,8 @@ pub fn refused(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
         let run = script(move |scene| Box::pin(async move { stopped_unrecorded(scene, *code).await }));
         Case { name, meets: 2, run }
     });
-    for_ever.chain(once).collect()
+    let gone = if is_smallest { super::gone::all(reference, is_whole) } else { Vec::new() };
+    for_ever.chain(once).chain(gone).collect()
 }
 
 /// What an operator asks before it knows of anything: whether its kinds are served, what there is of each, and its leases.
