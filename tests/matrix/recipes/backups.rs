@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use broadcast_operator::api::{Broadcast, BroadcastBatch, BroadcastChannel};
 use broadcast_operator::domain::page::Page;
+use kube::Resource;
 use kube::api::PostParams;
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{CHATS, script, spec};
@@ -16,25 +20,26 @@ use crate::play::{Reference, SALE, check_rest, ends_as, is_at_rest, is_over, sta
 use crate::scene::{CHANNEL, Failure, Scene};
 
 /// The page of sale.
-const PAGE: &str = "sale-00000";
+pub(super) const PAGE: &str = "sale-00000";
 
 /// What is put back, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Restored {
+pub(super) enum Restored {
     BroadcastWithoutStatus,
     OlderPage,
     PageWithoutStatus,
     ChannelWithoutStatus,
 }
 
-pub fn restored(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
-    let kinds = [
-        ("broadcast-without-status", Restored::BroadcastWithoutStatus),
-        ("older-page", Restored::OlderPage),
-        ("page-without-status", Restored::PageWithoutStatus),
-        ("channel-without-status", Restored::ChannelWithoutStatus),
-    ];
-    let cases = kinds.into_iter().flat_map(|(tag, what)| {
+pub(super) const KINDS: [(&str, Restored); 4] = [
+    ("broadcast-without-status", Restored::BroadcastWithoutStatus),
+    ("older-page", Restored::OlderPage),
+    ("page-without-status", Restored::PageWithoutStatus),
+    ("channel-without-status", Restored::ChannelWithoutStatus),
+];
+
+pub fn restored(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
+    let cases = KINDS.into_iter().flat_map(|(tag, what)| {
         [("running", false), ("restarted", true)].map(|(when, dies)| {
             let name = reference.case("B3", &format!("{tag}/{when}"));
             let reference = reference.clone();
@@ -45,7 +50,8 @@ pub fn restored(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
             Case { name, meets: 0, run }
         })
     });
-    cases.chain([super::pauses::put_back(reference)]).collect()
+    let cases = cases.chain([super::pauses::put_back(reference)]);
+    cases.chain(super::middles::restored(reference, is_whole)).collect()
 }
 
 async fn put_back(
@@ -100,31 +106,54 @@ async fn put_back(
 }
 
 async fn restore(scene: &Scene, what: Restored) -> Result<(), Failure> {
-    let failed = |error: kube::Error| format!("failed to put it back: {error}");
     scene.view.forget_rows();
     match what {
-        Restored::BroadcastWithoutStatus => {
-            let api = scene.api::<Broadcast>();
-            let mut sale = api.get(SALE).await.map_err(failed)?;
-            sale.status = None;
-            api.replace_status(SALE, &PostParams::default(), &sale).await.map_err(failed)?;
-        }
+        Restored::BroadcastWithoutStatus => without_broadcast_status(scene).await,
         Restored::OlderPage | Restored::PageWithoutStatus => {
-            let api = scene.api::<BroadcastBatch>();
-            let mut page = api.get(PAGE).await.map_err(failed)?;
-            let recipients = Page::parse(&page).map_err(|error| error.to_string())?.recipients().to_vec();
-            page.status = (what == Restored::OlderPage).then(|| Page::planned(recipients).status());
-            api.replace_status(PAGE, &PostParams::default(), &page).await.map_err(failed)?;
+            let planned = |page: &mut BroadcastBatch| {
+                let recipients = Page::parse(page).map(|content| content.recipients().to_vec());
+                page.status = match what {
+                    Restored::OlderPage => {
+                        recipients.ok().map(|recipients| Page::planned(recipients).status())
+                    }
+                    _ => None,
+                };
+            };
+            change_status::<BroadcastBatch>(scene, PAGE, planned).await.map(drop)
         }
-        Restored::ChannelWithoutStatus => {
-            let api = scene.api::<BroadcastChannel>();
-            let mut channel = api.get(CHANNEL).await.map_err(failed)?;
-            channel.status = None;
-            let restored =
-                api.replace_status(CHANNEL, &PostParams::default(), &channel).await.map_err(failed)?;
-            // What is waited for next must not be what was there before.
-            scene.view.seen().channels.insert(CHANNEL.into(), restored);
+        Restored::ChannelWithoutStatus => without_channel_status(scene).await,
+    }
+}
+
+pub(super) async fn without_broadcast_status(scene: &Scene) -> Result<(), Failure> {
+    change_status::<Broadcast>(scene, SALE, |sale| sale.status = None).await.map(drop)
+}
+
+pub(super) async fn without_channel_status(scene: &Scene) -> Result<(), Failure> {
+    let restored = change_status::<BroadcastChannel>(scene, CHANNEL, |channel| channel.status = None).await?;
+    // What is waited for next must not be what was there before.
+    scene.view.seen().channels.insert(CHANNEL.into(), restored);
+    Ok(())
+}
+
+/// Changes the status of an object, however often others write it meanwhile. Out: what is stored then.
+pub(super) async fn change_status<K>(scene: &Scene, name: &str, change: impl Fn(&mut K)) -> Result<K, Failure>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let (api, failed) = (scene.api::<K>(), |error: kube::Error| format!("failed to put it back: {error}"));
+    loop {
+        let mut object = api.get(name).await.map_err(failed)?;
+        change(&mut object);
+        match api.replace_status(name, &PostParams::default(), &object).await {
+            Ok(stored) => return Ok(stored),
+            // Somebody else was faster.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(failed(error)),
         }
     }
-    Ok(())
 }

@@ -8,6 +8,7 @@ mod deaths;
 mod gateway;
 mod gone;
 mod journals;
+mod middles;
 mod odd;
 mod pauses;
 mod races;
