@@ -1,6 +1,6 @@
 //! What happens in a case apart from its faults: small stories with an end. Each runs undisturbed once, for reference.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -241,6 +241,8 @@ pub struct Reference {
     pub log: Vec<Logged>,
     /// Every watch event.
     pub events: Vec<Point>,
+    /// How many requests came before each.
+    pub heard: BTreeMap<Point, usize>,
     pub ending: Ending,
 }
 
@@ -273,14 +275,18 @@ impl Reference {
         };
         let (mut log, mut events) = (scene.tap.log(), scene.tap.events());
         log.retain(|logged| !is_renewal(&logged.point));
-        events.retain(|point| !is_renewal(point));
+        events.retain(|(point, _)| !is_renewal(point));
         invariants::check(&scene, "at the end of the reference run").await?;
         until_all_is_seen(&mut scene).await?;
         let ending = Ending::read(&scene).await?;
         check_rest(&mut scene).await?;
         let ends = futures::future::join_all(scene.processes.iter().map(Process::stop)).await;
         match ends.iter().all(|end| *end == End::Stopped) {
-            true => Ok(Self { play, log, events, ending }),
+            true => {
+                let heard: BTreeMap<Point, usize> = events.iter().cloned().collect();
+                let events = events.into_iter().map(|(point, _)| point).collect();
+                Ok(Self { play, log, events, heard, ending })
+            }
             false => Err(format!("it did not stop cleanly: {ends:?}")),
         }
     }

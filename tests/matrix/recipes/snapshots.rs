@@ -31,15 +31,19 @@ pub fn after_a_death(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
 
 /// A watch ends at each event, and the list that follows shows what was stored after an earlier write.
 pub fn in_life(reference: &Arc<Reference>, is_whole: bool) -> Vec<Case> {
-    let writes: Vec<&Point> =
-        reference.writes().filter(|write| write.kind != "events").map(|write| &write.point).collect();
     let mut cases = Vec::new();
     for event in &reference.events {
         let Some(kind) = KINDS.iter().find(|kind| event.name.starts_with(&format!("EVENT-{kind}-"))) else {
             continue;
         };
         let first = reference.writes().find(|write| write.kind == *kind).map(|write| &write.point);
-        let seen = if is_whole { writes.clone() } else { first.into_iter().collect() };
+        // Of a write that comes later no list shows anything.
+        let heard = reference.heard.get(event).copied().unwrap_or_default();
+        let earlier = reference.writes().filter(|write| write.kind != "events" && write.number < heard);
+        let seen: Vec<&Point> = match is_whole {
+            true => earlier.map(|write| &write.point).collect(),
+            false => first.into_iter().collect(),
+        };
         for seen in seen {
             let mut plan = vec![Planned::at(event, Fault::Event(EventFault::Gone))];
             plan.extend(old(kind, seen));

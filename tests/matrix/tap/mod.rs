@@ -25,6 +25,8 @@ pub use service::TapLayer;
 /// One request, as it went.
 #[derive(Clone, Debug)]
 pub struct Logged {
+    /// How many requests came before it.
+    pub number: usize,
     pub point: Point,
     pub kind: String,
     pub is_write: bool,
@@ -63,7 +65,8 @@ struct State {
     own_counts: HashMap<(usize, String), usize>,
     plan: Vec<Planned>,
     log: Vec<Logged>,
-    events: Vec<Point>,
+    /// With the number of requests before it.
+    events: Vec<(Point, usize)>,
     claims: Vec<AskedClaim>,
     /// Under which ids processes have asked for a lease of their own.
     replicas: Vec<(usize, String)>,
@@ -229,8 +232,8 @@ impl Tap {
         self.state().log.clone()
     }
 
-    /// All watch events that came by.
-    pub fn events(&self) -> Vec<Point> {
+    /// All watch events that came by, and how many requests came before each.
+    pub fn events(&self) -> Vec<(Point, usize)> {
         self.state().events.clone()
     }
 
@@ -260,7 +263,7 @@ impl Tap {
         let (point, fault) = state.meet(&call.name, process);
         let number = state.log.len();
         let Call { kind, is_write, .. } = call.clone();
-        state.log.push(Logged { point, kind, is_write, process, status: None, version: None });
+        state.log.push(Logged { number, point, kind, is_write, process, status: None, version: None });
         drop(state);
         self.0.changed.send_replace(());
         (number, fault)
@@ -279,7 +282,8 @@ impl Tap {
     fn event(&self, name: &str, process: usize) -> Option<EventFault> {
         let mut state = self.state();
         let (point, fault) = state.meet(name, process);
-        state.events.push(point);
+        let before = state.log.len();
+        state.events.push((point, before));
         match fault {
             Some(Fault::Event(fault)) => Some(fault),
             _ => None,
