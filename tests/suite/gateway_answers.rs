@@ -164,13 +164,13 @@ async fn too_many_requests_pauses_the_channel_and_fails_no_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absurd_wait_is_ended_by_changing_the_channel() {
+async fn an_absurd_wait_is_ended_by_the_annotation() {
     let stage = Stage::new().await;
     let wait = json!({"tooManyRequests": {"retryAfterSeconds": u64::MAX}});
     stage.set_faults(json!([{"when": {"first": 1}, "do": wait}]));
     stage.apply(&broadcast("sale", 20, json!({})));
     stage.wait_state("sale", "Throttled").await;
-    stage.apply(&stage.channel(CHANNEL, json!({}), json!({"limits": {"messagesPerSecond": 500}})));
+    stage.try_again(CHANNEL, "1");
     let done = stage.complete("sale").await;
     books::check_complete(&stage, &done, 20).await;
     assert_eq!(counts(&done).sent, 20);
