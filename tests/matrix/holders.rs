@@ -81,7 +81,8 @@ pub async fn let_go(scene: &Scene) -> Result<(), Failure> {
 async fn unheld(scene: &Scene) -> Result<Vec<String>, Failure> {
     let channels = scene.api::<BroadcastChannel>().list(&ListParams::default()).await;
     let channels = channels.map_err(|error| format!("failed to list channels: {error}"))?;
-    let mut wanted: Vec<String> = channels.items.iter().map(ResourceExt::name_any).collect();
+    let names = channels.items.iter().map(ResourceExt::name_any);
+    let mut wanted: Vec<String> = names.filter(|name| !scene.tap.hides("BroadcastChannel", name)).collect();
     wanted.push(LEADER.to_owned());
     let mut broken = Vec::new();
     for (name, Group { replicas, holders }) in groups(scene).await? {

@@ -58,7 +58,7 @@ impl Object {
             "POST-leases-leader" => Some(Self::Lease("leader")),
             "POST-leases-channel-sms" => Some(Self::Lease("channel")),
             _ if of("broadcasts", SALE) => Some(Self::Broadcast),
-            _ if of("broadcastbatches", PAGE) => Some(Self::Page),
+            _ if of("broadcastbatches", PAGE) && !name.starts_with("GET") => Some(Self::Page),
             _ if of("broadcastchannels", CHANNEL) => Some(Self::Channel),
             _ => None,
         }

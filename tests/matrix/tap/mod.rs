@@ -172,6 +172,14 @@ impl Tap {
         self.state().garbled = None;
     }
 
+    /// Whether operators see nothing that they can read of this object.
+    pub fn hides(&self, kind: &str, name: &str) -> bool {
+        self.state()
+            .garbled
+            .as_ref()
+            .is_some_and(|garbled| (garbled.0.as_str(), garbled.1.as_str()) == (kind, name))
+    }
+
     fn garbles(&self) -> bool {
         self.state().garbled.is_some()
     }
