@@ -11,7 +11,8 @@ use crate::invariants::Books;
 use crate::scene::{Failure, Scene};
 
 /// Fields that differ from run to run.
-const RANDOM: [&str; 14] = [
+const RANDOM: [&str; 15] = [
+    "observedGateway",
     "sentLast24Hours",
     "sentByHour",
     "settledTime",

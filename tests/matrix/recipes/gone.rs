@@ -58,7 +58,7 @@ impl Object {
             "POST-leases-leader" => Some(Self::Lease("leader")),
             "POST-leases-channel-sms" => Some(Self::Lease("channel")),
             _ if of("broadcasts", SALE) => Some(Self::Broadcast),
-            _ if of("broadcastbatches", PAGE) && !name.starts_with("GET") => Some(Self::Page),
+            _ if of("broadcastbatches", PAGE) => Some(Self::Page),
             _ if of("broadcastchannels", CHANNEL) => Some(Self::Channel),
             _ => None,
         }
@@ -111,7 +111,9 @@ async fn gone(
     scene.start_operator().await;
     scene.apply(&broadcast(SALE, CHATS, json!({}))).await?;
     scene.reach(&gate, |seen| is_over(seen, &[SALE])).await?;
-    let was_sealed = scene.view.seen().broadcasts.get(SALE).is_some_and(is_sealed);
+    // As it is stored: the view may not have heard of the seal yet.
+    let sale = scene.api::<Broadcast>().get_opt(SALE).await.map_err(|error| error.to_string())?;
+    let was_sealed = sale.as_ref().is_some_and(is_sealed);
     delete(scene, object).await?;
     gate.open();
     match object {
