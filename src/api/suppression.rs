@@ -33,7 +33,7 @@ use super::LocalRef;
 pub struct BroadcastSuppressionSpec {
     /// The channel that does not send to it. It need not exist, or not any more.
     pub channel_ref: LocalRef,
-    /// Phone number with its country code, or chat id, as the log of a Broadcast has it. Other writings are read as those of an audience of
+    /// Phone number with its country code, or chat id, as the log of a Broadcast has it. What a person wrote in another way is read as those of an audience of
     /// the channel; an event `ChatNotRead` says that it is no chat of the channel.
     #[schemars(length(min = 1, max = 128))]
     pub chat: String,

@@ -6,7 +6,9 @@ use super::audience::DUPLICATE;
 use super::chat::ChatRules;
 use super::outcome::{Outcome, Row};
 use super::page::{Page, Recipient};
-use crate::api::{Broadcast, Include, Lineage, MAX_BROADCAST_NAME, ObjectRef, RestartFrom};
+use crate::api::{
+    BatchCounts, Broadcast, Counts, Include, Lineage, MAX_BROADCAST_NAME, ObjectRef, RestartFrom,
+};
 
 /// Whether a restart may go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,31 +136,62 @@ pub fn carried_over<'a>(pages: impl Iterator<Item = &'a Page>, include: &[Includ
         .collect()
 }
 
-/// Why a restart named `child` would get nobody while its source has chats left, if so: `include` names none of them. Such a
-/// restart must not close the source to one that does.
-#[must_use]
-pub fn nobody_included(child: &str, request: &RestartFrom, sealed: &[Page]) -> Option<String> {
-    let all = [("Failed", Include::Failed), ("Cancelled", Include::Unsent), ("Unknown", Include::Unknown)];
-    let mut left =
-        all.map(|(name, include)| (name, include, carried_over(sealed.iter(), &[include]).len())).to_vec();
-    left.retain(|(_, _, chats)| *chats > 0);
-    if left.is_empty() || left.iter().any(|(_, include, _)| request.include.contains(include)) {
-        return None;
+/// How many chats of a source do not have the message, or may not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    failed: i32,
+    unsent: i32,
+    unknown: i32,
+}
+
+impl Left {
+    /// By what the status of the source says, which may be a second behind.
+    #[must_use]
+    pub fn of(counts: &Counts) -> Self {
+        let Counts { failed, pending, sending, cancelled, unknown, .. } = *counts;
+        Self { failed, unsent: pending + sending + cancelled, unknown }
     }
-    let counts: Vec<String> = left.iter().map(|(name, _, chats)| format!("{chats} {name}")).collect();
-    let include: BTreeSet<Include> =
-        left.iter().map(|(_, include, _)| *include).chain(request.include.iter().copied()).collect();
-    let hint = match left.iter().any(|(_, include, _)| *include == Include::Unknown) {
-        true => " Unknown ones may have the message: ask the gateway first.",
-        false => "",
-    };
-    Some(format!(
-        "Broadcast {} has {} chats left, and spec.restartFrom.include names none of them.{hint} To send to them: kubectl patch bc \
-         {child} --type=merge -p '{{\"spec\":{{\"restartFrom\":{{\"include\":{}}}}}}}'",
-        request.name,
-        counts.join(" and "),
-        serde_json::json!(include)
-    ))
+
+    /// The same with those of one more of its pages.
+    #[must_use]
+    pub fn with(self, page: &Page) -> Self {
+        let BatchCounts { failed, pending, cancelled, unknown, .. } = page.counts();
+        Self {
+            failed: self.failed + failed,
+            unsent: self.unsent + pending + cancelled,
+            unknown: self.unknown + unknown,
+        }
+    }
+
+    /// Why a restart named `child` would get nobody although chats are left, if so: `include` names none of them. Such a restart must not
+    /// close the source to one that does.
+    #[must_use]
+    pub fn nobody_included(self, child: &str, request: &RestartFrom) -> Option<String> {
+        let Self { failed, unsent, unknown } = self;
+        let groups = [
+            (failed, "Failed", Include::Failed),
+            (unsent, "Cancelled or not sent", Include::Unsent),
+            (unknown, "Unknown", Include::Unknown),
+        ];
+        let left = || groups.iter().filter(|(chats, ..)| *chats > 0);
+        if left().next().is_none() || left().any(|(_, _, group)| request.include.contains(group)) {
+            return None;
+        }
+        let counts: Vec<String> = left().map(|(chats, name, _)| format!("{chats} {name}")).collect();
+        let hint = match unknown {
+            0 => "",
+            _ => " Unknown ones may have the message: ask the gateway first.",
+        };
+        let include: BTreeSet<Include> =
+            left().map(|(_, _, group)| *group).chain(request.include.iter().copied()).collect();
+        Some(format!(
+            "Broadcast {} has chats left, {}, and spec.restartFrom.include names none of them.{hint} To send to them: kubectl patch bc \
+             {child} --type=merge -p '{{\"spec\":{{\"restartFrom\":{{\"include\":{}}}}}}}'",
+            request.name,
+            counts.join(" and "),
+            serde_json::json!(include)
+        ))
+    }
 }
 
 /// Chats of a source whose channel has the rules `from`, as those of a channel with the rules `to`. None is left out: what

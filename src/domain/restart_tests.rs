@@ -147,7 +147,8 @@ fn a_restart_that_names_none_of_the_chats_that_are_left_would_get_nobody() {
     };
     let asked = |include: &[Include], outcomes: &[Outcome]| {
         let request = RestartFrom { include: include.to_vec(), ..request() };
-        nobody_included("sale-r1", &request, &[of(&[Sent]), of(outcomes)])
+        let left = [of(&[Sent]), of(outcomes)].iter().fold(Left::default(), Left::with);
+        left.nobody_included("sale-r1", &request)
     };
     let usual = [Include::Failed, Include::Unsent];
     for outcomes in [&[Sent][..], &[Skipped], &[Sent, Failed, Unknown], &[Cancelled, Unknown], &[Pending]] {
@@ -155,10 +156,17 @@ fn a_restart_that_names_none_of_the_chats_that_are_left_would_get_nobody() {
     }
     assert_eq!(asked(&[Include::Unknown], &[Unknown, Failed]), None);
     let message = asked(&usual, &[Unknown, Sent, Unknown]).expect("nobody");
-    assert!(message.contains("2 Unknown chats") && message.contains("ask the gateway first"), "{message}");
+    assert!(message.contains("2 Unknown,") && message.contains("ask the gateway first"), "{message}");
     assert!(message.contains(r#"kubectl patch bc sale-r1 --type=merge -p '{"spec":{"restartFrom":{"include":["Failed","Unsent","Unknown"]}}}'"#), "{message}");
+    let counts = Counts { unknown: 2, sent: 2, ..Counts::default() };
+    assert_eq!(Left::of(&counts).nobody_included("sale-r1", &request()), Some(message), "as the status says");
+    let counts = Counts { sending: 1, ..counts };
+    assert_eq!(Left::of(&counts).nobody_included("sale-r1", &request()), None);
     let message = asked(&[Include::Unknown], &[Failed, Cancelled, Cancelled]).expect("nobody");
-    assert!(message.contains("1 Failed and 2 Cancelled chats") && !message.contains("ask"), "{message}");
+    assert!(
+        message.contains("1 Failed and 2 Cancelled or not sent,") && !message.contains("ask"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -132,17 +132,23 @@ impl Suppressed {
         for suppression in suppressions.iter().filter(|it| it.spec.channel_ref.name == channel) {
             let spec = &suppression.spec;
             let as_it_stands = one_form(&spec.chat);
-            // As an audience may have it, and as the log has it: a number without its country code may be another one with it, and who
-            // opted out must not be sent to in either case.
-            let as_in_audience = self.rules.normalise(&spec.chat);
-            let as_in_log = match self.rules.has_phones() {
+            let as_in_audience = || self.rules.normalise(&spec.chat);
+            let as_in_log = || match self.rules.has_phones() {
                 true => self.rules.adopt(&as_it_stands, &self.rules),
-                false => as_in_audience.clone(),
+                false => as_in_audience(),
             };
-            if let (Err(problem), Err(_)) = (&as_in_audience, &as_in_log) {
+            let readings = match spec.reason {
+                // A person may have written it as an audience has it, or as the log has it: a number without its country code may be another
+                // one with it, and who opted out must not be sent to in either case.
+                SuppressionReason::Manual => vec![as_in_audience(), as_in_log()],
+                SuppressionReason::OptedOut | SuppressionReason::Blocked | SuppressionReason::ErrorPolicy => {
+                    vec![as_in_log()]
+                }
+            };
+            if let (Some(Err(problem)), true) = (readings.first(), readings.iter().all(Result::is_err)) {
                 unread.push((suppression, problem.clone()));
             }
-            let read = [as_in_audience, as_in_log].into_iter().flatten().map(|chat| one_form(&chat));
+            let read = readings.into_iter().flatten().map(|chat| one_form(&chat));
             for form in read.chain([as_it_stands]) {
                 self.reasons.entry(form).or_insert_with(|| mark_of(spec));
             }

@@ -1,10 +1,12 @@
 //! Who has opted out of a channel, before a Broadcast of it is planned (client required).
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
+use kube::runtime::events::Recorder;
 
 use super::{Context, PlannerError};
 use crate::api::{Broadcast, LocalRef};
-use crate::domain::chat::ChatRules;
+use crate::domain::chat::{ChatProblem, ChatRules};
 use crate::domain::ids::ObjectKey;
 use crate::domain::suppression::Suppressed;
 use crate::events;
@@ -24,13 +26,19 @@ pub(super) async fn of_channel(
     let rules = context.observed.channel(&key).map(|channel| ChatRules::of(&channel.spec));
     let Stored { suppressed, unread } =
         suppressions::of_channel(&context.client, &key, rules.unwrap_or_default()).await?;
-    for (suppression, problem) in unread {
-        let note = format!(
-            "spec.chat is no chat of channel {} ({problem}), so this suppression keeps nobody from being sent to: delete it, and create \
-             one with the chat as the log of a Broadcast has it",
-            key.name
-        );
-        events::warn(&context.recorder, &suppression, NOT_READ, note).await;
+    if !unread.is_empty() {
+        // Nothing waits for it.
+        tokio::spawn(tell(context.recorder.clone(), key.name, unread));
     }
     Ok(suppressed)
+}
+
+async fn tell(recorder: Recorder, channel: String, unread: Vec<(ObjectReference, ChatProblem)>) {
+    for (suppression, problem) in unread {
+        let note = format!(
+            "spec.chat is no chat of channel {channel} ({problem}), so this suppression keeps nobody from being sent to who is written in \
+             another way: delete it, and create one with the chat as the log of a Broadcast has it"
+        );
+        events::warn(&recorder, &suppression, NOT_READ, note).await;
+    }
 }

@@ -23,9 +23,7 @@ use crate::cluster::within;
 use crate::domain::hold::{Books, books};
 use crate::domain::ids::ObjectKey;
 use crate::domain::page::{Page, Recipient};
-use crate::domain::restart::{
-    Decision, accepted, carried_over, child_name, decide, held, lineage, nobody_included,
-};
+use crate::domain::restart::{Decision, Left, accepted, carried_over, child_name, decide, held, lineage};
 use crate::domain::verdict::{Refusal, Stage};
 use crate::ledger::LedgerError;
 
@@ -62,7 +60,10 @@ pub(super) async fn prepare(
         Ok(rules) => rules,
         Err(stage) => return Ok(Err(stage)),
     };
-    // Everything that can be refused is refused before the source is touched.
+    // Everything that can be refused is refused before the source is touched, and before its pages are read if it says enough itself.
+    if let Some(refused) = refuse_by_counts(child, request, &source) {
+        return Ok(Err(refused));
+    }
     let batches = match batches_of(&source, context).await? {
         Ok(batches) => batches,
         Err(stage) => return Ok(Err(stage)),
@@ -70,11 +71,11 @@ pub(super) async fn prepare(
     if let Some(refused) = refuse_closed(child, &source, &batches, context) {
         return Ok(Err(refused));
     }
-    let expected = match as_closed(&child.name_any(), request, &batches) {
-        Ok(pages) => pages,
+    let expected = match expected(child, request, &batches) {
+        Ok(recipients) => recipients,
         Err(stage) => return Ok(Err(stage)),
     };
-    if let Err(stage) = check_texts(&source, &expected, &resolved, request, &rules, context).await {
+    if let Err(stage) = check_texts(&source, expected, &resolved, &rules, context).await {
         return Ok(Err(stage));
     }
     if is_stopped_before_it_began(child) {
@@ -89,8 +90,8 @@ pub(super) async fn prepare(
         Err(stage) => return Ok(Err(stage)),
     };
     // A receipt may have come before the last page was closed.
-    if let Some(message) = nobody_included(&child.name_any(), request, &pages) {
-        return Ok(Err(stalled("NobodyIncluded", &message)));
+    if let Some(refused) = nobody_included(child, request, pages.iter().fold(Left::default(), Left::with)) {
+        return Ok(Err(refused));
     }
     let recipients = match rules.readdressed(carried_over(pages.iter(), &request.include)).await {
         Ok(recipients) => recipients,
@@ -132,16 +133,37 @@ fn resolve(child: &Broadcast, source: &Broadcast) -> Result<Resolved, Stage> {
     }
 }
 
-/// The pages of a source as they will be once they are closed, if the restart gets anybody of them. One that cannot be read is
-/// refused when it is closed.
-fn as_closed(child: &str, request: &RestartFrom, batches: &[BroadcastBatch]) -> Result<Vec<Page>, Stage> {
-    let now = crate::clock::now();
-    let mut pages: Vec<Page> = batches.iter().filter_map(|batch| Page::parse(batch).ok()).collect();
-    let closed = pages.iter_mut().filter_map(|page| page.seal(now).ok()).count();
-    match nobody_included(child, request, &pages) {
-        Some(_) if closed < pages.len() => Err(in_flight()),
-        Some(message) => Err(stalled("NobodyIncluded", &message)),
-        None => Ok(pages),
+/// Why a restart would get nobody, by the counts of a source that is complete. They may be a second behind, and it is looked at again.
+fn refuse_by_counts(child: &Broadcast, request: &RestartFrom, source: &Broadcast) -> Option<Stage> {
+    let status = source.status.as_ref().filter(|status| status.completion_time.is_some())?;
+    nobody_included(child, request, Left::of(&status.counts?))
+}
+
+fn nobody_included(child: &Broadcast, request: &RestartFrom, left: Left) -> Option<Stage> {
+    let message = left.nobody_included(&child.name_any(), request)?;
+    Some(stalled("NobodyIncluded", &message))
+}
+
+/// The chats that a restart will get once the pages of its source are closed, if it gets anybody. A page that cannot be read is refused
+/// when it is closed.
+fn expected(
+    child: &Broadcast,
+    request: &RestartFrom,
+    batches: &[BroadcastBatch],
+) -> Result<Vec<Recipient>, Stage> {
+    let (mut recipients, mut left, mut is_claimed) = (Vec::new(), Left::default(), false);
+    for batch in batches {
+        if let Ok(mut page) = Page::parse(batch) {
+            // A page with a claim on it contributes what it has.
+            is_claimed |= page.seal(crate::clock::now()).is_err();
+            left = left.with(&page);
+            recipients.extend(carried_over([page].iter(), &request.include));
+        }
+    }
+    match nobody_included(child, request, left) {
+        Some(_) if is_claimed => Err(in_flight()),
+        Some(refused) => Err(refused),
+        None => Ok(recipients),
     }
 }
 
@@ -154,13 +176,11 @@ fn in_flight() -> Stage {
 /// Checks the message against the chats that the child may get, before anything is closed.
 async fn check_texts(
     source: &Broadcast,
-    pages: &[Page],
+    recipients: Vec<Recipient>,
     resolved: &Resolved,
-    request: &RestartFrom,
     rules: &Rules,
     context: &Context,
 ) -> Result<(), Stage> {
-    let recipients = carried_over(pages.iter(), &request.include);
     let recipients = rules.readdressed(recipients).await?;
     if let Some(stage) = nobody_left(&recipients) {
         return Err(stage);

@@ -277,3 +277,27 @@ fn what_is_no_chat_of_the_channel_is_told_and_still_counts_for_what_is_written_s
         assert!(suppressed.contains(stored), "{provider:?} {stored}");
     }
 }
+
+#[test]
+fn what_a_provider_told_of_is_one_number_and_what_a_person_wrote_may_be_two() {
+    let mut channel = BroadcastChannelSpec::of(ProviderName::Twilio);
+    channel.default_region = Some("DE".into());
+    for (reason, of_a_stranger) in [
+        (SuppressionReason::OptedOut, false),
+        (SuppressionReason::Blocked, false),
+        (SuppressionReason::ErrorPolicy, false),
+        (SuppressionReason::Manual, true),
+    ] {
+        let mut suppressed = Suppressed::of(ChatRules::of(&channel));
+        let unread = suppressed.add("sms", &[suppression("30123456", reason, "")]).len();
+        assert_eq!(
+            (suppressed.contains("4930123456"), suppressed.contains("30123456")),
+            (of_a_stranger, true)
+        );
+        assert_eq!(unread == 0, of_a_stranger, "{reason:?}");
+        let mut suppressed = Suppressed::of(ChatRules::of(&channel));
+        assert!(suppressed.add("sms", &[suppression("34612345678", reason, "")]).is_empty());
+        assert!(suppressed.contains("34612345678"));
+        assert_eq!(suppressed.contains("4934612345678"), of_a_stranger, "{reason:?}");
+    }
+}
