@@ -51,8 +51,8 @@ enum Door {
         reason: &'static str,
         message: String,
         again: Instant,
-        /// The provider refuses the credentials, for this reason and with this code.
-        refused_with: Option<(SenderTrouble, String)>,
+        /// The credentials that the provider refuses, as far as is known: what cannot be read now may still be these.
+        refused: Option<SecretDigest>,
     },
 }
 

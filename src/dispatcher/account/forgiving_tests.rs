@@ -220,3 +220,36 @@ fn a_status_that_is_written_before_the_settings_are_read_anew_has_the_stop_unles
     let status = status_of(&mut account, &asked, now);
     assert!(status["stop"].is_null() && status["settledTime"].is_string(), "{status}");
 }
+
+#[test]
+fn a_stop_outlives_a_secret_that_cannot_be_read_and_the_process_after_that() {
+    let now = clock::monotonic();
+    let [_, restricted] = in_the_way();
+    for (reason, is_passing, shown) in
+        [("SecretUnreadable", true, "AccountRestricted"), ("SecretNotFound", false, "SecretNotFound")]
+    {
+        let (mut account, channel) = (Account::new(), plain("uid", 1));
+        enter(&mut account, &channel, "token", now);
+        let way = door(&mut account, now).expect("should be open");
+        account.feel(way, restricted.clone(), now, WALL());
+        let stopped = status_of(&mut account, &channel, now);
+        assert!(account.observe(Some(channel.clone()), now, WALL()).is_some(), "the Secret is read");
+        let trouble = Trouble { reason, message: "no Secret".into(), is_passing };
+        account.open(Version::of(&channel), Err(trouble), now);
+        let status = status_of(&mut account, &channel, now);
+        assert_eq!(status["stop"], stopped["stop"], "{reason}");
+        assert!(
+            matches!(account.health(true, now, WALL()), Health::Stalled(why, _) if why == shown),
+            "{reason}"
+        );
+        let later = now + SECRET_POLL;
+        for account in [&mut account, &mut Account::new()] {
+            look(account, &self::channel("uid", 1, &json!({}), &status), later);
+            assert_eq!(door(account, later), None, "{reason}");
+            assert_eq!(status_of(account, &channel, later)["stop"]["code"], "131031", "{reason}");
+        }
+        look(&mut account, &channel, later + SECRET_POLL);
+        enter(&mut account, &channel, "another", later + SECRET_POLL * 2);
+        assert!(door(&mut account, later + SECRET_POLL * 2).is_some(), "{reason}: other credentials");
+    }
+}

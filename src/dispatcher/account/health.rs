@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::caution::Why;
-use super::refused::{Halted, UNEXPECTED_ANSWER, message_of, reason_of};
+use super::refused::{Halted, Refused, UNEXPECTED_ANSWER, message_of, reason_of};
 use super::settings::Probed;
 use super::{Account, Door};
 use crate::api::{ChannelStop, Condition};
@@ -48,8 +48,8 @@ impl Account {
             return Some(halted.as_stop());
         }
         match &self.door {
-            Door::Closed { message, refused_with: Some((trouble, code)), .. } => {
-                Some(ChannelStop { reason: trouble.reason(), code: code.clone(), message: message.clone() })
+            Door::Closed { refused: Some(credentials), .. } => {
+                self.refusals.of(*credentials).map(Refused::as_stop)
             }
             _ => None,
         }
@@ -62,7 +62,7 @@ impl Account {
         if let Some(Halted { trouble, message, .. }) = &self.halted {
             return Health::Stalled(reason_of(*trouble), message.clone());
         }
-        if let Door::Closed { reason, message, refused_with: Some(_), .. } = &self.door {
+        if let Door::Closed { reason, message, refused: Some(_), .. } = &self.door {
             return Health::Stalled(reason, message.clone());
         }
         if let Some(until) = self.day_is_full(wall).filter(|_| self.caution.rest(now).is_none()) {

@@ -110,10 +110,25 @@ impl Account {
         }
         self.door = match read {
             Ok(opened) => self.door_to(version, opened, now),
-            Err(Trouble { reason, message, .. }) => {
-                Door::Closed { reason, message, again: now + SECRET_POLL, refused_with: None }
-            }
+            Err(trouble) => self.door_without(trouble, now + SECRET_POLL),
         };
+    }
+
+    /// The door while settings or Secrets cannot be used. That says nothing of what the provider refused.
+    fn door_without(&self, trouble: Trouble, again: Instant) -> Door {
+        let refused = match &self.door {
+            Door::Closed { refused: Some(credentials), .. } => self.refusals.of(*credentials),
+            _ => None,
+        };
+        match refused {
+            Some(refused) if trouble.is_passing => refused.door(again),
+            _ => Door::Closed {
+                reason: trouble.reason,
+                message: trouble.message,
+                again,
+                refused: refused.map(Refused::credentials),
+            },
+        }
     }
 
     /// Whether nothing is new behind the open door: a change of the settings that it was made with has closed it. Then it stays the same

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Door;
 use super::reported::reported;
 use super::settings::Probed;
-use crate::api::{BroadcastChannel, ChannelStop, Condition, ErrorRule};
+use crate::api::{BroadcastChannel, ChannelStop, Condition, ErrorRule, TroubleReason};
 use crate::domain::answer::SenderTrouble;
 use crate::domain::error_policy::still_stops;
 use crate::domain::text::cut_to_line;
@@ -71,9 +71,14 @@ impl Refusals {
         self.0.retain(|refused| refused.credentials != credentials);
     }
 
-    /// Receipts say the same of the latest ones. Out: the message that says so.
-    pub(super) fn reported_too(&mut self) -> Option<String> {
-        let refused = self.0.last_mut()?;
+    /// Receipts say of these what an answer said, for the same reason. Out: the message that says so.
+    pub(super) fn reported_too(
+        &mut self,
+        credentials: SecretDigest,
+        reason: TroubleReason,
+    ) -> Option<String> {
+        let is_told = |it: &&mut Refused| it.credentials == credentials && it.trouble.reason() == reason;
+        let refused = self.0.iter_mut().find(is_told)?;
         if let Some(message) = refused.message.strip_suffix(NO_CHAT_FAILS) {
             refused.message = format!("{message}{SOME_FAILED}");
         }
@@ -181,9 +186,22 @@ impl Refused {
 
     /// The door that is closed by it, until it is looked at again.
     pub(super) fn door(&self, again: Instant) -> Door {
+        let Self { credentials, trouble, message, .. } = self;
+        Door::Closed {
+            reason: reason_of(*trouble),
+            message: message.clone(),
+            again,
+            refused: Some(*credentials),
+        }
+    }
+
+    pub(super) fn credentials(&self) -> SecretDigest {
+        self.credentials
+    }
+
+    pub(super) fn as_stop(&self) -> ChannelStop {
         let Self { trouble, code, message, .. } = self;
-        let refused_with = Some((*trouble, code.clone()));
-        Door::Closed { reason: reason_of(*trouble), message: message.clone(), again, refused_with }
+        ChannelStop { reason: trouble.reason(), code: code.clone(), message: message.clone() }
     }
 }
 

@@ -25,12 +25,14 @@ impl Account {
         };
         match &mut self.door {
             Door::Open { .. } => self.heeded = Some(reported.clone()),
-            // It has stopped for the same already, as an answer shows: what ends that ends both.
-            Door::Closed { reason, message, refused_with: Some(_), .. }
-                if *reason == reported.reason.as_str() =>
-            {
-                self.heeded = Some(reported.clone());
-                *message = self.refusals.reported_too().unwrap_or_default();
+            // Where it has stopped for the same already, as an answer shows, what ends that ends both.
+            Door::Closed { reason, message, refused: Some(credentials), .. } => {
+                if let Some(told) = self.refusals.reported_too(*credentials, reported.reason) {
+                    if *reason == reported.reason.as_str() {
+                        *message = told;
+                    }
+                    self.heeded = Some(reported.clone());
+                }
                 return;
             }
             Door::Opening(_) | Door::Closed { .. } => return,
