@@ -159,6 +159,7 @@ impl Account {
         self.gateway = GatewayMark::of(channel);
         let Some(status) = &channel.status else { return };
         self.day = DayCount::read(&status.sent_by_hour, wall);
+        self.receipts.take_up(&status.conditions);
         if !self.gateway.is_of_status(channel) {
             return;
         }
@@ -270,8 +271,8 @@ impl Account {
             // It was judged by rules that were changed since.
             ChannelEffect::Halt { trouble, code, .. } if !still_stops(&self.rules, trouble, &code) => {}
             ChannelEffect::Halt { trouble, code, detail } => {
-                if let Door::Open { opened, .. } = &self.door {
-                    self.close(Refused::new(opened.credentials, trouble, (&code, &detail), now), now);
+                if let Some(credentials) = self.spoken_of() {
+                    self.close(Refused::new(credentials, trouble, (&code, &detail), now), now);
                 }
             }
         }

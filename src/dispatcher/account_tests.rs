@@ -4,7 +4,7 @@ use super::*;
 use crate::address_guard::AddressPolicy;
 use crate::api::KeyRef;
 use crate::clock;
-use crate::domain::channel_verdict::Health;
+use crate::domain::channel_verdict::{Health, channel_status};
 use crate::domain::ids::ObjectKey;
 use crate::providers::SecretValues;
 use reading::SECRET_POLL;
@@ -59,6 +59,13 @@ fn enter(account: &mut Account, channel: &Arc<BroadcastChannel>, token: &str, no
 
 fn door(account: &mut Account, now: Instant) -> Option<DoorNumber> {
     account.may_send(0, now, WALL()).ok().map(|way| way.door)
+}
+
+/// The status that an account writes, as the next process finds it.
+fn status_of(account: &mut Account, channel: &BroadcastChannel, now: Instant) -> Value {
+    let state = account.state(true, now, WALL());
+    let status = channel_status(channel, &state, 1, account.day(), WALL());
+    serde_json::to_value(status).expect("JSON")
 }
 
 fn unreachable() -> ChannelEffect {

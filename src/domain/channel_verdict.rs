@@ -59,7 +59,7 @@ pub struct AccountState {
     /// What all this belongs to.
     pub gateway: GatewayMark,
     /// Why receipts cannot be taken: a reason and a message.
-    pub receipts: Option<(&'static str, String)>,
+    pub receipts: Option<(String, String)>,
 }
 
 /// The status to store.
@@ -118,20 +118,30 @@ pub fn channel_status(
         if paused { "Paused" } else { "NotPaused" },
         if paused { "spec.paused is true" } else { "spec.paused is false" },
     );
-    let (refused, why) = receipts.as_ref().map_or(("", ""), |(reason, message)| (*reason, message));
+    let (refused, why) = receipts.as_ref().map_or(("", ""), |(reason, message)| (&**reason, &**message));
     let conditions = conditions.with_if(RECEIPTS_REFUSED, receipts.is_some(), refused, why).build();
     let before = channel.status.as_ref();
+    // What was never read says nothing of the account: what is known of it counts on.
+    let is_unknown = *health == Health::Opening && gateway.is_of_status(channel);
+    let known = before.and_then(|status| status.stop.as_ref()).filter(|_| is_unknown);
+    let stop = stop.as_ref().or(known);
     let throttled_until = match health {
         Health::Throttled(until) | Health::TooFast(until) => Some(*until),
         // The brake is what is in the way then, and the next process would take it for a wait that the gateway asked for.
         Health::DayIsFull(until) if !paused => Some(*until),
         _ => *asked_until,
     };
-    let reported = before.and_then(|status| status.reported.clone());
-    let reported = reported.filter(|reported| is_still_reported(channel, reported, stop.as_ref(), now));
+    let reported = before.and_then(|status| status.reported.as_ref());
+    let reported = reported.and_then(|reported| reported.of_gateway(&GatewayMark::of(channel).digest));
+    let reported = reported.filter(|reported| is_still_reported(channel, reported, stop, now));
     let was_stalled = before
         .is_some_and(|status| status.stop.is_some() || Condition::is_true(&status.conditions, "Stalled"));
-    let is_settled = was_stalled && !matches!(health, Health::Stalled(..));
+    let is_over = was_stalled && !is_unknown && !matches!(health, Health::Stalled(..));
+    // Receipts of what went through another gateway say nothing of this one.
+    let is_another = before
+        .and_then(|status| status.observed_gateway.as_ref())
+        .is_some_and(|observed| !gateway.digest.is_empty() && *observed != gateway.digest);
+    let is_settled = is_over || is_another;
     let settled_time =
         if is_settled { Some(Time(now)) } else { before.and_then(|status| status.settled_time.clone()) };
     ChannelStatus {
@@ -140,7 +150,7 @@ pub fn channel_status(
         observed_generation: generation,
         observed_gateway: (!gateway.digest.is_empty()).then(|| gateway.digest.clone()),
         try_again_token: gateway.try_again.clone(),
-        stop: stop.clone(),
+        stop: stop.cloned(),
         conditions,
         throttled_until: throttled_until.map(Time),
         messages_per_second: channel.spec.messages_per_second().and_then(|rate| i32::try_from(rate).ok()),
@@ -170,8 +180,7 @@ fn is_still_reported(
     };
     let rules = &channel.spec.error_policy;
     let stops = |trouble| still_stops(rules, trouble, &reported.code);
-    let counts = reported.observed_gateway == GatewayMark::of(channel).digest;
-    counts && reported.reason.trouble().is_none_or(stops) && !is_taken_in
+    reported.reason.trouble().is_none_or(stops) && !is_taken_in
 }
 
 fn in_progress<'a>(conditions: Conditions<'a>, reason: &str, message: &str) -> Conditions<'a> {

@@ -63,6 +63,41 @@ fn what_receipts_report_stands_there_until_the_channel_goes_on_after_it() {
 }
 
 #[test]
+fn an_account_that_was_not_read_yet_has_settled_nothing() {
+    let mut channel = channel();
+    report(&mut channel, TroubleReason::AccountRestricted);
+    let stopped = status(&channel, &restricted());
+    channel.status = Some(stopped.clone());
+    for _ in 0..2 {
+        let opening = status(&channel, &Health::Opening);
+        assert_eq!(
+            (&opening.stop, &opening.reported, &opening.settled_time),
+            (&stopped.stop, &stopped.reported, &None)
+        );
+        channel.status = Some(opening);
+    }
+    let ready = status(&channel, &Health::Ready);
+    assert!(ready.stop.is_none() && ready.reported.is_none() && ready.settled_time.is_some(), "{ready:?}");
+
+    let mut other = self::channel();
+    other.status = Some(status(&other, &Health::Stalled("SecretNotFound", String::new())));
+    assert_eq!(status(&other, &Health::Opening).settled_time, None, "nor where nothing was refused");
+}
+
+#[test]
+fn another_gateway_settles_what_was_sent_through_the_one_before() {
+    let mut channel = channel();
+    channel.status = Some(status(&channel, &Health::Ready));
+    for health in [Health::Opening, Health::Ready, restricted()] {
+        assert_eq!(status(&channel, &health).settled_time, None, "{health:?}");
+        let mut changed = channel.clone();
+        changed.spec.ca_secret_ref = Some(crate::api::KeyRef { name: "ca".into(), key: "ca".into() });
+        let after = status(&changed, &health);
+        assert_eq!(after.settled_time, Some(Time(Timestamp::UNIX_EPOCH)), "{health:?}");
+    }
+}
+
+#[test]
 fn that_it_was_too_fast_stands_there_for_some_minutes() {
     let mut channel = channel();
     report(&mut channel, TroubleReason::RateLimited);
@@ -126,7 +161,7 @@ fn credentials_that_the_provider_said_nothing_of_make_ready_unknown_and_hold_not
 #[test]
 fn receipts_that_cannot_be_checked_are_a_condition_of_their_own() {
     let channel = channel();
-    let receipts = Some(("SecretNotFound", "create it".to_owned()));
+    let receipts = Some(("SecretNotFound".to_owned(), "create it".to_owned()));
     let state = AccountState { receipts, ..state(&channel, &Health::Ready) };
     let status = channel_status(&channel, &state, 0, &mut DayCount::default(), Timestamp::UNIX_EPOCH);
     assert!(Condition::is_true(&status.conditions, "Ready"), "messages are sent");

@@ -45,6 +45,13 @@ impl TroubleReason {
 }
 
 impl ReportedTrouble {
+    /// The same, if it was said of this gateway. A version that had no marks of gateways wrote none: that counts for the present one.
+    #[must_use]
+    pub fn of_gateway(&self, digest: &str) -> Option<Self> {
+        let is_of_it = self.observed_gateway.is_empty() || self.observed_gateway == digest;
+        is_of_it.then(|| Self { observed_gateway: digest.into(), ..self.clone() })
+    }
+
     /// Whether it happened so long ago that it means nothing now.
     #[must_use]
     pub fn is_stale(&self, now: Timestamp) -> bool {

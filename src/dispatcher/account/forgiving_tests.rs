@@ -1,16 +1,8 @@
 use SenderTrouble::{AccountRestricted, ByErrorPolicy};
 
 use super::*;
-use crate::domain::channel_verdict::channel_status;
 
 const HOURS: Duration = Duration::from_secs(3 * 3600);
-
-/// The status that an account writes, as the next process finds it.
-fn status_of(account: &mut Account, channel: &BroadcastChannel, now: Instant) -> Value {
-    let state = account.state(true, now, WALL());
-    let status = channel_status(channel, &state, 1, account.day(), WALL());
-    serde_json::to_value(status).expect("JSON")
-}
 
 /// The same channel with this status and this value of the annotation.
 fn asked_again(channel: &BroadcastChannel, status: &Value, token: &str) -> Arc<BroadcastChannel> {
@@ -251,5 +243,78 @@ fn a_stop_outlives_a_secret_that_cannot_be_read_and_the_process_after_that() {
         look(&mut account, &channel, later + SECRET_POLL);
         enter(&mut account, &channel, "another", later + SECRET_POLL * 2);
         assert!(door(&mut account, later + SECRET_POLL * 2).is_some(), "{reason}: other credentials");
+    }
+}
+
+#[test]
+fn a_stop_that_is_heard_of_while_settings_are_read_anew_is_no_less_one() {
+    let now = clock::monotonic();
+    let [_, restricted] = in_the_way();
+    let reading = || {
+        let (mut account, channel) = (Account::new(), plain("uid", 1));
+        enter(&mut account, &channel, "token", now);
+        let way = door(&mut account, now).expect("should be open");
+        let changed = self::channel("uid", 2, &changes()[4], &Value::Null);
+        assert!(account.observe(Some(changed.clone()), now, WALL()).is_some(), "it is read anew");
+        (account, changed, way)
+    };
+    let (mut account, changed, way) = reading();
+    account.feel(way, restricted, now, WALL());
+    account.open(Version::of(&changed), Ok(opened(&changed, "token")), now);
+    assert_eq!(door(&mut account, now), None);
+    assert_eq!(status_of(&mut account, &changed, now)["stop"]["code"], "131031");
+
+    let (mut account, changed, door_number) = reading();
+    let (trouble, detail) = (AccountRestricted, "20005: suspended".into());
+    account.lookup_refused(&LookupRefused { door: door_number, trouble, detail }, now);
+    account.open(Version::of(&changed), Ok(opened(&changed, "token")), now);
+    assert_eq!(door(&mut account, now), None);
+}
+
+/// Opens the door of the next process, which finds this status, after the provider was asked.
+fn next_is_open(status: &Value, probed: Probed, now: Instant) -> (bool, Value) {
+    let (mut account, channel) = (Account::new(), channel("uid", 1, &json!({}), status));
+    assert!(account.observe(Some(channel.clone()), now, WALL()).is_some());
+    account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), now);
+    (door(&mut account, now).is_some(), status_of(&mut account, &channel, now))
+}
+
+#[test]
+fn what_a_question_showed_a_question_ends_after_a_restart_too() {
+    let now = clock::monotonic();
+    let suspended = Probed::Refused(AccountRestricted, "20005: suspended".into());
+    let (is_open, mut status) = next_is_open(&Value::Null, suspended.clone(), now);
+    assert!(!is_open);
+    for (probed, expected) in [(Probed::NotAsked, false), (suspended, false), (Probed::Good, true)] {
+        let (is_open, next) = next_is_open(&status, probed, now);
+        assert_eq!(is_open, expected);
+        status = next;
+    }
+    let by_answer = json!({"reason": "AccountRestricted", "code": "131031", "message": "locked"});
+    let gateway = GatewayMark::of(&plain("uid", 1)).digest;
+    let status = json!({"observedGeneration": 1, "observedGateway": gateway, "stop": by_answer});
+    assert!(!next_is_open(&status, Probed::Good, now).0, "a message has shown it");
+}
+
+#[test]
+fn a_stop_of_a_version_without_stops_says_what_ends_it_and_needs_a_person() {
+    let now = clock::monotonic();
+    for reason in ["AccountRestricted", "StoppedByErrorPolicy"] {
+        let stalled = json!({"type": "Stalled", "status": "True", "reason": reason, "observedGeneration": 1,
+                             "message": "set spec.paused to true and back to false",
+                             "lastTransitionTime": "2026-11-23T10:00:00Z"});
+        let mut status = json!({"observedGeneration": 1, "conditions": [stalled]});
+        for _ in 0..3 {
+            let (is_open, next) = next_is_open(&status, Probed::Good, now);
+            assert!(!is_open, "{reason}");
+            let message = next["stop"]["message"].as_str().expect("a text").to_owned();
+            assert!(message.contains("try-again") && !message.contains("spec.paused"), "{message}");
+            assert!(!message.contains("the rule is taken away"), "{message}");
+            status = next;
+        }
+        let asked = asked_again(&plain("uid", 1), &status, "1");
+        let mut account = Account::new();
+        look(&mut account, &asked, now);
+        assert!(door(&mut account, now).is_some(), "{reason}");
     }
 }

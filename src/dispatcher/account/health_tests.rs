@@ -1,5 +1,4 @@
 use super::*;
-use crate::domain::channel_verdict::channel_status;
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -12,13 +11,6 @@ fn throttled(now: Instant) -> (Account, Arc<BroadcastChannel>, DoorNumber) {
     let way = door(&mut account, now).expect("should be open");
     account.feel(way, ChannelEffect::Throttle(Some(seconds(60))), now, WALL());
     (account, channel, way)
-}
-
-/// The status that the account writes, as the next process finds it.
-fn status_of(account: &mut Account, channel: &BroadcastChannel, now: Instant) -> Value {
-    let state = account.state(true, now, WALL());
-    let status = channel_status(channel, &state, 1, account.day(), WALL());
-    serde_json::to_value(status).expect("JSON")
 }
 
 /// What happens to an account besides.

@@ -39,8 +39,8 @@ impl Account {
         if *door != self.door_number {
             return;
         }
-        if let Door::Open { opened, .. } = &self.door {
-            self.close(Refused::new(opened.credentials, *trouble, ("", detail), now).by_probe(), now);
+        if let Some(credentials) = self.spoken_of() {
+            self.close(Refused::new(credentials, *trouble, ("", detail), now).by_probe(), now);
         }
     }
 }

@@ -191,6 +191,15 @@ impl Account {
         Door::Open { version, opened, look }
     }
 
+    /// The credentials that answers to what is in flight speak of: those of the open door, also while its settings are read anew.
+    pub(super) fn spoken_of(&self) -> Option<SecretDigest> {
+        match &self.door {
+            Door::Open { opened, .. } => Some(opened.credentials),
+            Door::Opening(credentials) => *credentials,
+            Door::Closed { .. } => None,
+        }
+    }
+
     /// The provider refuses the credentials. The Secret is read at once: it may have been changed already.
     pub(super) fn close(&mut self, refused: Refused, now: Instant) {
         self.door = refused.door(now);

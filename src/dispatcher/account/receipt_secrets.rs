@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::super::Context;
 use super::settings::{Trouble, secret_value};
 use super::{Account, Version};
-use crate::api::{BroadcastChannel, KeyRef};
+use crate::api::{BroadcastChannel, Condition, KeyRef};
+use crate::domain::channel_verdict::RECEIPTS_REFUSED;
 use crate::domain::ids::ObjectKey;
 use crate::webhooks::Secret;
 
@@ -40,13 +41,20 @@ impl Looked {
 pub(super) struct ReceiptSecrets {
     is_looking: bool,
     looked: Option<Instant>,
-    trouble: Option<(&'static str, String)>,
+    trouble: Option<(String, String)>,
 }
 
 impl ReceiptSecrets {
     /// Why receipts cannot be taken.
-    pub(super) fn trouble(&self) -> Option<(&'static str, String)> {
+    pub(super) fn trouble(&self) -> Option<(String, String)> {
         self.trouble.clone()
+    }
+
+    /// What the process before this one has seen counts until the first look has ended.
+    pub(super) fn take_up(&mut self, conditions: &[Condition]) {
+        let refused = Condition::find(conditions, RECEIPTS_REFUSED)
+            .filter(|_| Condition::is_true(conditions, RECEIPTS_REFUSED));
+        self.trouble = refused.map(|refused| (refused.reason.clone(), refused.message.clone()));
     }
 
     /// They may be others now.
@@ -78,7 +86,7 @@ impl Account {
             Seen::Usable => None,
             Seen::Unusable(Trouble { reason, message, .. }) => {
                 let told = "receipts, or the handshake of their webhook, cannot be checked and are answered 503, to come again";
-                Some((reason, format!("{told}: {message}")))
+                Some((reason.to_owned(), format!("{told}: {message}")))
             }
         };
     }

@@ -32,3 +32,24 @@ fn a_secret_of_receipts_is_looked_at_often_while_it_is_wrong_and_stops_nothing()
     assert_eq!(account.state(false, later, WALL()).receipts, None, "that was the one before");
     assert!(account.wants_receipt_look(later));
 }
+
+#[test]
+fn what_the_process_before_has_seen_stands_until_the_first_look_has_ended() {
+    let now = clock::monotonic();
+    let refused = json!({"type": "ReceiptsRefused", "status": "True", "observedGeneration": 1, "reason": "SecretNotFound",
+                         "message": "create it", "lastTransitionTime": "2026-11-23T09:59:00Z"});
+    let channel =
+        channel("uid", 1, &json!({}), &json!({"observedGeneration": 1, "conditions": [refused.clone()]}));
+    let mut account = Account::new();
+    enter(&mut account, &channel, "token", now);
+    assert!(account.wants_receipt_look(now), "it looks at once");
+    let mut shows = |seen: Option<Seen>| {
+        if let Some(seen) = seen {
+            account.looked_at_receipts(Looked(Version::of(&channel), seen), now);
+        }
+        let conditions = status_of(&mut account, &channel, now)["conditions"].clone();
+        conditions.as_array().is_some_and(|all| all.contains(&refused))
+    };
+    assert!(shows(None) && shows(Some(Seen::Unread)));
+    assert!(!shows(Some(Seen::Usable)));
+}

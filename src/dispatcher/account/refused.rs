@@ -34,6 +34,8 @@ const NO_CHAT_FAILS: &str = "; no chat fails by it";
 const SOME_FAILED: &str = "; the chats of receipts that say so are Failed, the others stay Pending";
 /// Longest code that a status holds.
 const LONGEST_CODE: usize = 64;
+/// Code of a stop of which the provider's one was not stored.
+const UNKNOWN_CODE: &str = "unknown";
 
 /// Credentials that the provider took nothing with, the latest last, until they are good again, or a person has changed the gateway or
 /// wants to try again.
@@ -131,7 +133,8 @@ impl Refused {
         now: Instant,
     ) -> Self {
         let (code, message) = (cut_to_line(code, LONGEST_CODE), message_of(trouble, detail));
-        Self::of_status(credentials, Halted { trouble, code, message, is_by_receipt: false }, now)
+        let halted = Halted { trouble, code, message, is_by_receipt: false, is_by_probe: false };
+        Self::of_status(credentials, halted, now)
     }
 
     /// What a receipt said of a message that the provider had taken. It would take the next one as well, and fail it later: nothing but
@@ -142,13 +145,9 @@ impl Refused {
         (code, detail): (&str, &str),
         now: Instant,
     ) -> Self {
-        let cure = match trouble {
-            SenderTrouble::ByErrorPolicy => by_rule(),
-            _ => format!("settle it there, and put other credentials into the Secret or {TRY_AGAIN}"),
-        };
-        let message = format!("{}{SOME_FAILED}", told((what_of(trouble), detail), &cure));
-        let code = cut_to_line(code, LONGEST_CODE);
-        Self::of_status(credentials, Halted { trouble, code, message, is_by_receipt: true }, now)
+        let (code, message) = (cut_to_line(code, LONGEST_CODE), message_of_receipt(trouble, detail));
+        let halted = Halted { trouble, code, message, is_by_receipt: true, is_by_probe: false };
+        Self::of_status(credentials, halted, now)
     }
 
     /// The same, said to a probe: another probe can show that it is over.
@@ -158,9 +157,9 @@ impl Refused {
 
     /// What an earlier process was told, as the status of the channel holds it.
     pub(super) fn of_status(credentials: SecretDigest, halted: Halted, now: Instant) -> Self {
-        let Halted { trouble, code, message, is_by_receipt } = halted;
+        let Halted { trouble, code, message, is_by_receipt, is_by_probe } = halted;
         let again = again_of(trouble, now).filter(|_| !is_by_receipt);
-        Self { credentials, trouble, code, message, again, is_by_probe: false, asks: 0, asked: None }
+        Self { credentials, trouble, code, message, again, is_by_probe, asks: 0, asked: None }
     }
 
     /// Whether nothing that a probe says ends it: a person has to settle something.
@@ -246,6 +245,15 @@ pub(super) fn message_of(trouble: SenderTrouble, detail: &str) -> String {
     format!("{}{NO_CHAT_FAILS}", told((what_of(trouble), detail), &cure))
 }
 
+/// The same of what a receipt said.
+fn message_of_receipt(trouble: SenderTrouble, detail: &str) -> String {
+    let cure = match trouble {
+        SenderTrouble::ByErrorPolicy => by_rule(),
+        _ => format!("settle it there, and put other credentials into the Secret or {TRY_AGAIN}"),
+    };
+    format!("{}{SOME_FAILED}", told((what_of(trouble), detail), &cure))
+}
+
 fn by_rule() -> String {
     format!(
         "sending goes on when the rule is taken away or has another action; to try again with it, {TRY_AGAIN}"
@@ -276,6 +284,8 @@ pub(super) struct Halted {
     pub(super) message: String,
     /// Only a receipt has shown it.
     pub(super) is_by_receipt: bool,
+    /// The provider was asked, and said so: it can say as well that it is over.
+    pub(super) is_by_probe: bool,
 }
 
 impl Halted {
@@ -285,24 +295,47 @@ impl Halted {
     }
 }
 
-/// What the status of a channel says that a restart of the operator does not end. It is of the gateway that this digest is of.
+/// What the status of a channel says that a restart of the operator does not end. It is of the gateway that this digest is of. Only a
+/// receipt has shown what `status.reported` says too: then nobody but a person knows when it is over, whatever it is.
 pub(super) fn lasting(channel: &BroadcastChannel, gateway: &str) -> Option<Halted> {
     let status = channel.status.as_ref()?;
-    let stop = status.stop.clone().or_else(|| match &status.observed_gateway {
-        Some(_) => None,
-        None => of_conditions(&status.conditions),
-    })?;
-    let trouble = stop.reason.trouble().filter(|trouble| LASTING.contains(trouble))?;
-    let is_by_receipt = reported(channel, gateway).is_some_and(|reported| reported.reason == stop.reason);
-    let ChannelStop { code, message, .. } = stop;
-    let is_lasting = still_stops(&channel.spec.error_policy, trouble, &code);
-    is_lasting.then_some(Halted { trouble, code, message, is_by_receipt })
+    let reported = reported(channel, gateway);
+    let is_by_receipt =
+        |trouble: SenderTrouble| reported.as_ref().is_some_and(|it| it.reason == trouble.reason());
+    let halted = match (&status.stop, &status.observed_gateway) {
+        (Some(stop), _) => {
+            let trouble = stop.reason.trouble()?;
+            let is_by_receipt = is_by_receipt(trouble);
+            // Each answer to a message has a code, and an answer to a question none.
+            let is_by_probe =
+                stop.code.is_empty() && trouble != SenderTrouble::ByErrorPolicy && !is_by_receipt;
+            let ChannelStop { code, message, .. } = stop.clone();
+            Halted { trouble, code, message, is_by_receipt, is_by_probe }
+        }
+        (None, Some(_)) => return None,
+        (None, None) => of_conditions(&status.conditions, is_by_receipt)?,
+    };
+    let is_lasting = (LASTING.contains(&halted.trouble) || halted.is_by_receipt)
+        && still_stops(&channel.spec.error_policy, halted.trouble, &halted.code);
+    is_lasting.then_some(halted)
 }
 
-/// A version that had no stops in its statuses showed them as conditions alone.
-fn of_conditions(conditions: &[Condition]) -> Option<ChannelStop> {
+/// A version that had no stops in its statuses showed them as conditions alone, with another cure. Their codes are not known, so no
+/// rule ends them.
+fn of_conditions(conditions: &[Condition], is_by_receipt: impl Fn(SenderTrouble) -> bool) -> Option<Halted> {
     let stalled =
         Condition::find(conditions, "Stalled").filter(|_| Condition::is_true(conditions, "Stalled"))?;
     let trouble = LASTING.into_iter().find(|trouble| stalled.reason == reason_of(*trouble))?;
-    Some(ChannelStop { reason: trouble.reason(), code: String::new(), message: stalled.message.clone() })
+    let is_by_receipt = is_by_receipt(trouble);
+    let is_by_rule = trouble == SenderTrouble::ByErrorPolicy;
+    let message = match is_by_receipt {
+        _ if is_by_rule => {
+            let end = if is_by_receipt { SOME_FAILED } else { NO_CHAT_FAILS };
+            format!("{}{end}", told((what_of(trouble), ""), &format!("to go on, {TRY_AGAIN}")))
+        }
+        true => message_of_receipt(trouble, ""),
+        false => message_of(trouble, ""),
+    };
+    let code = if is_by_rule { "" } else { UNKNOWN_CODE }.to_owned();
+    Some(Halted { trouble, code, message, is_by_receipt, is_by_probe: false })
 }

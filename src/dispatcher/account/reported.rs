@@ -20,7 +20,7 @@ impl Account {
     /// open it says nothing that counts for long.
     pub(super) fn heed(&mut self, channel: &BroadcastChannel, now: Instant, wall: Timestamp) {
         let reported = reported(channel, &self.gateway.digest);
-        let Some(reported) = reported.filter(|reported| self.heeded.as_ref() != Some(*reported)) else {
+        let Some(reported) = reported.filter(|reported| self.heeded.as_ref() != Some(reported)) else {
             return;
         };
         match &mut self.door {
@@ -37,7 +37,7 @@ impl Account {
             }
             Door::Opening(_) | Door::Closed { .. } => return,
         }
-        let ReportedTrouble { reason, code, message, .. } = reported;
+        let ReportedTrouble { reason, code, message, .. } = &reported;
         let Some(trouble) = reason.trouble() else {
             if !reported.is_stale(wall) {
                 self.throttle(Some(TOO_FAST_WAIT), Why::TooFast, now, wall);
@@ -53,13 +53,12 @@ impl Account {
 
 /// What the sender before this one has slowed down for: its wait is in the status too, and this one has no speed yet to be halved.
 pub(super) fn slowed_down_for(channel: &BroadcastChannel, gateway: &str) -> Option<ReportedTrouble> {
-    reported(channel, gateway).filter(|reported| reported.reason == TroubleReason::RateLimited).cloned()
+    reported(channel, gateway).filter(|reported| reported.reason == TroubleReason::RateLimited)
 }
 
 /// What receipts say of the account, if that was of the gateway as it is now, and the rules still have the channel stop for it.
-pub(super) fn reported<'a>(channel: &'a BroadcastChannel, gateway: &str) -> Option<&'a ReportedTrouble> {
-    let reported = channel.status.as_ref()?.reported.as_ref()?;
+pub(super) fn reported(channel: &BroadcastChannel, gateway: &str) -> Option<ReportedTrouble> {
+    let reported = channel.status.as_ref()?.reported.as_ref()?.of_gateway(gateway)?;
     let stops = |trouble| still_stops(&channel.spec.error_policy, trouble, &reported.code);
-    let counts = reported.observed_gateway == gateway && reported.reason.trouble().is_none_or(stops);
-    counts.then_some(reported)
+    reported.reason.trouble().is_none_or(stops).then_some(reported)
 }

@@ -135,3 +135,81 @@ fn the_next_sender_does_not_wait_again_for_the_receipt_that_the_one_before_waite
     account.observe(Some(told), now, WALL());
     assert_eq!(account.health(true, now, WALL()), Health::Ready);
 }
+
+#[test]
+fn credentials_that_only_a_receipt_shows_to_be_refused_stop_the_next_process_before_it_has_read_anything() {
+    let start = clock::monotonic();
+    let reported = json!({
+        "observedGeneration": 1, "activeBroadcasts": 0,
+        "reported": {"reason": "AuthenticationFailed", "code": "63007", "message": "no", "time": "2026-11-23T09:59:00Z"},
+    });
+    let told = channel("1", 1, &json!({}), &reported);
+    let mut account = Account::new();
+    enter(&mut account, &told, "token", start);
+    account.observe(Some(told.clone()), start, WALL());
+    let status = status_of(&mut account, &told, start);
+    let mut next = Account::new();
+    let stopped = channel("1", 1, &json!({}), &status);
+    assert!(next.observe(Some(stopped.clone()), start, WALL()).is_some(), "it reads");
+    let trouble = Trouble { reason: "SecretNotFound", message: String::new(), is_passing: false };
+    for read in
+        [None, Some(Err(trouble)), Some(Ok(Opened { probed: Probed::Good, ..opened(&told, "token") }))]
+    {
+        if let Some(read) = read {
+            next.open(Version::of(&stopped), read, start);
+        }
+        let again = status_of(&mut next, &stopped, start);
+        assert_eq!(again["stop"]["reason"], "AuthenticationFailed", "{again}");
+        assert_eq!(again["reported"], status["reported"], "{again}");
+        assert!(again["settledTime"].is_null(), "{again}");
+        assert_eq!(door(&mut next, start), None);
+    }
+}
+
+#[test]
+fn a_report_says_more_of_the_credentials_that_are_refused_and_not_of_those_before() {
+    let now = clock::monotonic();
+    let (mut account, before) = (Account::new(), plain("1", 1));
+    enter(&mut account, &before, "first", now);
+    let way = door(&mut account, now).expect("open");
+    account.feel(way, halt(SenderTrouble::AccountRestricted, "131031", ""), now, WALL());
+    enter(&mut account, &before, "second", now);
+    let way = door(&mut account, now).expect("open");
+    account.feel(way, refused(), now, WALL());
+    enter(&mut account, &before, "first", now);
+    let reported = json!({
+        "observedGeneration": 1, "activeBroadcasts": 0,
+        "reported": {"reason": "AccountRestricted", "code": "131031", "message": "no", "time": "2026-11-23T09:59:00Z"},
+    });
+    account.observe(Some(channel("1", 1, &json!({}), &reported)), now, WALL());
+    let Health::Stalled("AccountRestricted", message) = account.health(true, now, WALL()) else {
+        panic!("stalled")
+    };
+    assert!(message.contains("restricted the account") && message.contains("are Failed"), "{message}");
+    let stop = account.state(true, now, WALL()).stop.expect("a stop");
+    assert_eq!((stop.reason, stop.message), (crate::api::TroubleReason::AccountRestricted, message));
+}
+
+#[test]
+fn a_report_of_a_version_without_marks_counts_for_the_present_gateway() {
+    let now = clock::monotonic();
+    let reported = json!({
+        "observedGeneration": 1, "activeBroadcasts": 0,
+        "reported": {"reason": "AccountRestricted", "code": "131031", "message": "no", "time": "2026-11-23T09:59:00Z"},
+    });
+    let mut told = BroadcastChannel::clone(&channel("1", 1, &json!({}), &reported));
+    let report = told.status.as_mut().and_then(|status| status.reported.as_mut()).expect("a report");
+    report.observed_gateway.clear();
+    let told = Arc::new(told);
+    let mut account = Account::new();
+    enter(&mut account, &told, "token", now);
+    account.observe(Some(told.clone()), now, WALL());
+    assert_eq!(door(&mut account, now), None);
+    let status = status_of(&mut account, &told, now);
+    assert_eq!(status["reported"]["observedGateway"], status["observedGateway"], "{status}");
+    account.observe(Some(at_another_url("1", 2)), now, WALL());
+    account.open(Version::of(&at_another_url("1", 2)), Ok(opened(&at_another_url("1", 2), "token")), now);
+    let again = channel("1", 2, &json!({"http": {"url": "http://127.0.0.1:2/"}}), &status);
+    account.observe(Some(again), now, WALL());
+    assert!(door(&mut account, now).is_some(), "it was of another gateway");
+}
