@@ -14,7 +14,10 @@ use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::{Broadcast, BroadcastChannel, BroadcastStatus, Condition, ReportedTrouble, StopStatus};
+use crate::api::{
+    Broadcast, BroadcastChannel, BroadcastStatus, ChannelStatus, Condition, ReportedTrouble, StopStatus,
+    TroubleReason,
+};
 use crate::clock;
 use crate::cluster::{ApiError, within};
 use crate::domain::gateway_mark::GatewayMark;
@@ -82,13 +85,24 @@ pub fn is_news(
     if trouble.observed_gateway != gateway.digest {
         return false;
     }
-    let Some(status) = channel.status.as_ref().filter(|_| gateway.is_of_status(channel)) else { return true };
-    let standing = status.reported.as_ref().filter(|reported| reported.observed_gateway == gateway.digest);
-    let is_reported = standing.is_some_and(|standing| !trouble.replaces(standing));
-    !is_reported
-        && status.stop.is_none()
-        && !Condition::is_true(&status.conditions, "Stalled")
-        && !is_before(sent, status.settled_time.as_ref())
+    let Some(status) = &channel.status else { return true };
+    if !gateway.is_of_status(channel) {
+        // Until its sender has seen another gateway, what comes is of messages that went through the one before.
+        return status.observed_gateway.is_none();
+    }
+    let standing = status.reported.as_ref().and_then(|reported| reported.of_gateway(&gateway.digest));
+    let is_reported = standing.is_some_and(|standing| !trouble.replaces(&standing));
+    !is_reported && !has_stopped_for(status, trouble) && !is_before(sent, status.settled_time.as_ref())
+}
+
+/// Whether a channel has stopped for such trouble already. What else it has stopped for may be over sooner. One that takes nothing at all
+/// need not slow down.
+fn has_stopped_for(status: &ChannelStatus, trouble: &ReportedTrouble) -> bool {
+    match &status.stop {
+        Some(stop) => trouble.reason == TroubleReason::RateLimited || stop.reason == trouble.reason,
+        // A version that had no stops in its statuses showed them as conditions alone.
+        None => status.observed_gateway.is_none() && Condition::is_true(&status.conditions, "Stalled"),
+    }
 }
 
 /// Writes into the status of a channel what a receipt of a message that was `sent` then says of its account. Whoever sends for it
@@ -156,7 +170,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::{StopReason, TroubleReason};
+    use crate::api::{ChannelStop, StopReason};
 
     /// An API server that holds this Broadcast, and answers so many writes of its status with a conflict. Out: it, and the writes.
     fn cluster(broadcast: Value, conflicts: usize) -> (Client, Arc<AtomicUsize>) {
@@ -218,6 +232,20 @@ mod tests {
         channel
     }
 
+    /// A channel that has stopped for this.
+    fn stopped_for(reason: TroubleReason) -> BroadcastChannel {
+        let mut channel = channel(None, "True");
+        let stop = ChannelStop { reason, code: "1".into(), message: String::new() };
+        channel.status.get_or_insert_default().stop = Some(stop);
+        channel
+    }
+
+    /// The same channel with a status of a version that had no marks of gateways.
+    fn without_gateway(mut channel: BroadcastChannel) -> BroadcastChannel {
+        channel.status.get_or_insert_default().observed_gateway = None;
+        channel
+    }
+
     /// What a receipt says of the gateway of those channels.
     fn trouble(second: i64) -> ReportedTrouble {
         trouble_of(&GatewayMark::of(&channel(None, "False")).digest, second)
@@ -245,7 +273,10 @@ mod tests {
             (channel(Some(100), "False"), trouble(150), 100, false),
             (channel(Some(100), "False"), trouble(150), 99, false),
             (channel(None, "False"), trouble_of("another", 150), 200, false),
-            (channel(Some(100), "True"), trouble(150), 200, false),
+            (without_gateway(channel(Some(100), "True")), trouble(150), 200, false),
+            (stopped_for(TroubleReason::AccountRestricted), trouble(150), 200, false),
+            (stopped_for(TroubleReason::AuthenticationFailed), trouble(150), 200, true),
+            (channel(None, "True"), trouble(150), 200, true),
         ] {
             assert_eq!(
                 is_news(&channel, &trouble, at(sent), at(600)),
@@ -256,6 +287,24 @@ mod tests {
         let mut reported = channel(None, "False");
         reported.status.get_or_insert_default().reported = Some(trouble(150));
         assert!(!is_news(&reported, &trouble(150), at(200), at(300)), "it is on its way");
+        reported.status.get_or_insert_default().reported = Some(trouble_of("", 150));
+        assert!(!is_news(&reported, &trouble(150), at(200), at(300)), "as a version without marks says");
+        let limit = ReportedTrouble { reason: TroubleReason::RateLimited, ..trouble(150) };
+        let stopped = stopped_for(TroubleReason::AccountRestricted);
+        assert!(!is_news(&stopped, &limit, at(200), at(300)), "it takes nothing at all");
+    }
+
+    #[test]
+    fn a_receipt_says_nothing_of_another_gateway_before_its_sender_has_seen_that() {
+        let mut channel = channel(None, "False");
+        channel.spec.ca_secret_ref = Some(crate::api::KeyRef { name: "ca".into(), key: "ca".into() });
+        let gateway = GatewayMark::of(&channel).digest;
+        let told = trouble_of(&gateway, 150);
+        assert!(!is_news(&channel, &told, at(200), at(300)));
+        channel.status.get_or_insert_default().observed_gateway = Some(gateway);
+        assert!(is_news(&channel, &told, at(200), at(300)));
+        channel.status = None;
+        assert!(is_news(&channel, &told, at(200), at(300)));
     }
 
     #[test]
