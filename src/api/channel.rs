@@ -241,7 +241,7 @@ pub struct ChannelStatus {
     /// minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<ReportedTrouble>,
-    /// When the channel went on after it was last Stalled. Receipts of an earlier time do not stop it again.
+    /// When the channel went on after it was last Stalled, or with another gateway. Receipts of an earlier time do not stop it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_time: Option<Time>,
     /// Broadcasts of this channel that are being sent.
@@ -256,7 +256,8 @@ pub struct ChannelStatus {
 pub struct ChannelStop {
     /// Why.
     pub reason: TroubleReason,
-    /// The provider's error code, or empty. A rule of `errorPolicy` with another action than `StopChannel` for it lets the channel go on.
+    /// The provider's error code. Empty where it was asked about the credentials and said so, `unknown` where an earlier version stored
+    /// none. A rule of `errorPolicy` with another action than `StopChannel` for it lets the channel go on.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub code: String,
@@ -277,7 +278,7 @@ pub struct ReportedTrouble {
     /// What it said.
     #[schemars(length(max = 160))]
     pub message: String,
-    /// `observedGateway` of the channel when it was reported. It counts for no other.
+    /// `observedGateway` of the channel when it was reported. It counts for no other. Empty, of an earlier version: it counts.
     #[serde(default)]
     #[schemars(length(max = 80))]
     pub observed_gateway: String,
