@@ -104,7 +104,8 @@ pub struct LeaseArgs {
         value_name = "NAME"
     )]
     pub lease_name: String,
-    /// After so long without a sign of life a replica is given up and the others take over. Whole seconds.
+    /// After so long without a sign of life a replica is given up and the others take over. Whole seconds. A shorter one needs a shorter
+    /// `--lease-renew-deadline` too
     #[arg(long, env = "BROADCAST_LEASE_DURATION", default_value = "15s", value_parser = duration, value_name = "TIME")]
     pub lease_duration: Duration,
     /// A replica that could not renew its lease for so long starts no further request. Less than the lease duration.

@@ -31,7 +31,7 @@ use super::{BroadcastStatus, KeyRef, LocalRef, MessageContent};
     printcolumn(name = "Unknown", type_ = "integer", json_path = ".status.counts.unknown"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Channel", type_ = "string", json_path = ".status.resolved.channelRef.name", priority = 1),
-    printcolumn(name = "Restarted-From", type_ = "string", json_path = ".status.restartedFrom.name", priority = 1),
+    printcolumn(name = "Restarted-From", type_ = "string", json_path = ".spec.restartFrom.name", priority = 1),
     printcolumn(
         name = "Restart-Refused",
         type_ = "string",
@@ -191,7 +191,8 @@ pub struct RestartFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub uid: Option<String>,
-    /// Which of its chats. Never a chat that has the message.
+    /// Which of its chats: `Failed`, those whose message surely was not delivered; `Unsent`, those that were never reached; `Unknown`, of whom
+    /// it is not known, and who may get it twice. Never a chat that has the message. Default: Failed and Unsent.
     #[serde(default = "Include::default_set")]
     #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub include: Vec<Include>,

@@ -46,7 +46,13 @@ use super::{Condition, KeyRef};
         json_path = ".status.throttledUntil",
         priority = 1
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Receipts-Refused",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"ReceiptsRefused\")].reason",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
@@ -143,7 +149,8 @@ pub struct ErrorRule {
     /// Codes as the provider gives them, and as the error of a chat shows them.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
     pub codes: Vec<String>,
-    /// What to do.
+    /// What to do. `Retry`: try again, by the `retry` of the Broadcast. `Fail`: the chat fails. `StopBroadcast`, `StopChannel`: it stops, and no
+    /// chat fails. `Suppress`: the chat fails, and later Broadcasts of this channel skip it.
     pub action: ErrorAction,
 }
 

@@ -36,8 +36,8 @@ pub(super) async fn of_channel(
 async fn tell(recorder: Recorder, channel: String, unread: Vec<(ObjectReference, ChatProblem)>) {
     for (suppression, problem) in unread {
         let note = format!(
-            "spec.chat is no chat of channel {channel} ({problem}), so this suppression keeps nobody from being sent to who is written in \
-             another way: delete it, and create one with the chat as the log of a Broadcast has it"
+            "spec.chat is no chat of channel {channel} ({problem}), so whom it means is not known, and is sent to: delete this suppression, and \
+             create one with the chat as the log of a Broadcast has it"
         );
         events::warn(&recorder, &suppression, NOT_READ, note).await;
     }
