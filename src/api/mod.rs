@@ -54,6 +54,9 @@ pub const RESTARTED_FROM_LABEL: &str = "broadcast-operator.dev/restarted-from";
 /// Annotation that asks for a restart: any new token makes the operator create the child Broadcast, once.
 pub const RESTART_ANNOTATION: &str = "broadcast-operator.dev/restart";
 
+/// Annotation of a restart that was asked for by annotation: the token that asked for it.
+pub const RESTARTED_FOR_ANNOTATION: &str = "broadcast-operator.dev/restarted-for";
+
 /// Condition of a Broadcast whose annotation asks for a restart that cannot be made.
 pub const RESTART_REFUSED: &str = "RestartRefused";
 

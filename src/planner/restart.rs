@@ -17,7 +17,7 @@ use super::taking::{refuse_closed, take};
 use super::{Context, PlannerError, report};
 use crate::api::{
     Broadcast, BroadcastBatch, BroadcastSpec, BroadcastStatus, Include, Lineage, MAX_RESTART_TOKEN,
-    ObjectRef, RESTART_ANNOTATION, RESTARTED_FROM_LABEL, Resolved, RestartFrom,
+    ObjectRef, RESTART_ANNOTATION, RESTARTED_FOR_ANNOTATION, RESTARTED_FROM_LABEL, Resolved, RestartFrom,
 };
 use crate::cluster::within;
 use crate::domain::hold::{Books, books};
@@ -305,10 +305,11 @@ pub(super) async fn create_child(source: &Broadcast, context: &Context) -> Resul
     let name = child_name(&own, &lineage(source, 0));
     let api: Api<Broadcast> =
         Api::namespaced(context.client.clone(), &source.namespace().unwrap_or_default());
-    match within(api.create(&PostParams::default(), &child(source, &own, name.clone()))).await {
+    match within(api.create(&PostParams::default(), &child(source, &own, name.clone(), &token))).await {
         Ok(_) => tracing::info!(child = name, "restart asked for by annotation"),
         Err(error) if error.is_already_exists() => {
-            if let Some(refusal) = occupied(&within(api.get(&name)).await?, &own) {
+            let known = within(api.get(&name)).await?;
+            if let Some(refusal) = occupied(&known, &own).or_else(|| under_way(&known, &token)) {
                 return Ok(Asked::Refused(refusal));
             }
         }
@@ -348,7 +349,19 @@ fn occupied(known: &Broadcast, source: &ObjectRef) -> Option<Refusal> {
     })
 }
 
-fn child(source: &Broadcast, own: &ObjectRef, name: String) -> Broadcast {
+/// A restart of this source that another token has asked for, or a person has applied.
+fn under_way(known: &Broadcast, token: &String) -> Option<Refusal> {
+    let name = known.name_any();
+    (known.annotations().get(RESTARTED_FOR_ANNOTATION) != Some(token)).then(|| Refusal {
+        reason: "RestartUnderWay",
+        message: format!(
+            "the annotation asks for a restart, but its restart {name} is there already and has not begun: kubectl describe bc {name} says \
+             what it waits for. Remove the annotation, or delete {name} to have another one"
+        ),
+    })
+}
+
+fn child(source: &Broadcast, own: &ObjectRef, name: String, token: &str) -> Broadcast {
     let BroadcastSpec { pacing, retry, on_unknown, ttl_seconds_after_finished, .. } = source.spec.clone();
     let restart_from = RestartFrom {
         name: own.name.clone(),
@@ -360,6 +373,7 @@ fn child(source: &Broadcast, own: &ObjectRef, name: String) -> Broadcast {
             name: Some(name),
             namespace: source.namespace(),
             labels: Some(BTreeMap::from([(RESTARTED_FROM_LABEL.to_owned(), own.name.clone())])),
+            annotations: Some(BTreeMap::from([(RESTARTED_FOR_ANNOTATION.to_owned(), token.to_owned())])),
             ..ObjectMeta::default()
         },
         spec: BroadcastSpec {

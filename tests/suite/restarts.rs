@@ -192,6 +192,14 @@ async fn a_restart_that_would_get_nobody_leaves_its_source_to_one_that_does() {
     assert!(message.contains("3 Unknown"), "{message}");
     let source = stage.broadcast("sale").await.status.expect("status");
     assert_eq!(source.restarted_by, None);
+    // Asking again changes nothing about it, and says so.
+    stage.patch("sale", json!({"metadata": {"annotations": {"broadcast-operator.dev/restart": "2"}}})).await;
+    let is_refused = |sale: &Broadcast| {
+        condition(sale, "RestartRefused").is_some_and(|refused| {
+            refused.reason == "RestartUnderWay" && refused.message.contains("describe bc sale-r1")
+        })
+    };
+    stage.wait("sale", "says that its restart is there", is_refused).await;
     assert!(!stage.pages("sale").await.iter().any(|page| page.status.as_ref().is_some_and(|s| s.sealed)));
 
     // Whoever finds that they were not reached says so, as the message shows.
