@@ -146,10 +146,7 @@ pub struct WhatsAppChannel {
     #[serde(default = "WhatsAppChannel::default_base_url")]
     #[schemars(
         length(min = 1, max = 2048),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
-            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
-        }])
+        extend("x-kubernetes-validations" = base_url_rules())
     )]
     pub base_url: String,
     /// Seconds to wait for an answer.
@@ -193,10 +190,7 @@ pub struct TelegramChannel {
     #[serde(default = "TelegramChannel::default_base_url")]
     #[schemars(
         length(min = 1, max = 2048),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
-            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
-        }])
+        extend("x-kubernetes-validations" = base_url_rules())
     )]
     pub base_url: String,
     /// Seconds to wait for an answer.
@@ -267,10 +261,7 @@ pub struct TwilioChannel {
     #[serde(default = "TwilioChannel::default_base_url")]
     #[schemars(
         length(min = 1, max = 2048),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
-            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
-        }])
+        extend("x-kubernetes-validations" = base_url_rules())
     )]
     pub base_url: String,
     /// Seconds to wait for an answer.
@@ -325,10 +316,7 @@ pub struct PeriskopeChannel {
     #[serde(default = "PeriskopeChannel::default_base_url")]
     #[schemars(
         length(min = 1, max = 2048),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
-            "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
-        }])
+        extend("x-kubernetes-validations" = base_url_rules())
     )]
     pub base_url: String,
     /// Seconds to wait for an answer.
@@ -341,4 +329,12 @@ impl PeriskopeChannel {
     fn default_base_url() -> String {
         "https://api.periskope.app/v1".into()
     }
+}
+
+/// What every `baseUrl` must be.
+fn base_url_rules() -> serde_json::Value {
+    serde_json::json!([{
+        "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
+        "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
+    }])
 }
