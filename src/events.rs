@@ -46,8 +46,8 @@ pub async fn tell_trouble(
 }
 
 fn news<'a>(type_: &str, before: &[Condition], after: &'a [Condition]) -> Option<&'a Condition> {
-    let now = Condition::find(after, type_).filter(|_| Condition::is_true(after, type_))?;
-    let was = Condition::find(before, type_).filter(|_| Condition::is_true(before, type_));
+    let now = Condition::find_true(after, type_)?;
+    let was = Condition::find_true(before, type_);
     was.is_none_or(|was| (&was.reason, &was.message) != (&now.reason, &now.message)).then_some(now)
 }
 

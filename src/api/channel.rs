@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::channel_settings::{
     HttpChannel, PeriskopeChannel, TelegramChannel, TwilioChannel, WhatsAppChannel,
 };
+use super::rules::must_match;
 use super::{Condition, KeyRef};
 
 /// How to reach a gateway, and how much it takes.
@@ -92,10 +93,7 @@ pub struct BroadcastChannelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 2, max = 2),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^[A-Z]{2}$')",
-            "message": "defaultRegion is a country: two capital letters as in ISO 3166, such as ES",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^[A-Z]{2}$", "defaultRegion is a country: two capital letters as in ISO 3166, such as ES"))
     )]
     pub default_region: Option<String>,
     /// What to do about error codes in the provider's answers and receipts, instead of what is usual for them. The first rule that names

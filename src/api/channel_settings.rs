@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::KeyRef;
+use super::rules::must_match;
 
 /// Seconds to wait for an answer, unless the channel says otherwise.
 fn default_timeout() -> i32 {
@@ -21,10 +22,7 @@ pub struct HttpChannel {
     /// started with `--allow-address` for them. It may not hold a user name or password: use `tokenSecretRef`.
     #[schemars(
         length(min = 1, max = 2048),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^https?://[^\s/?#@\\]+([/?#]\S*)?$')",
-            "message": "url begins with http:// or https://, without a user name, a password or spaces: a token belongs into tokenSecretRef",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^https?://[^\s/?#@\\]+([/?#]\S*)?$", "url begins with http:// or https://, without a user name, a password or spaces: a token belongs into tokenSecretRef"))
     )]
     pub url: String,
     /// Bearer token for the gateway.
@@ -76,20 +74,14 @@ pub struct HttpHeader {
     /// Its name.
     #[schemars(
         length(min = 1, max = 64),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^[A-Za-z0-9-]+$')",
-            "message": "the name of a header has letters, digits and dashes only",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^[A-Za-z0-9-]+$", "the name of a header has letters, digits and dashes only"))
     )]
     pub name: String,
     /// Its value. What is secret belongs into `secretRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 1024),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^[\x20-\x7e]*$')",
-            "message": "the value of a header has printable ASCII characters only",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^[\x20-\x7e]*$", "the value of a header has printable ASCII characters only"))
     )]
     pub value: Option<String>,
     /// A key of a Secret that holds its value.
@@ -118,10 +110,7 @@ pub struct WhatsAppChannel {
     /// Id of the phone number that sends, as Meta shows it; not the number itself.
     #[schemars(
         length(min = 1, max = 32),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^[0-9]+$')",
-            "message": "phoneNumberId is the id that Meta shows beside the number, digits only",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^[0-9]+$", "phoneNumberId is the id that Meta shows beside the number, digits only"))
     )]
     pub phone_number_id: String,
     /// Access token of a system user, with permission `whatsapp_business_messaging`.
@@ -136,10 +125,7 @@ pub struct WhatsAppChannel {
     #[serde(default = "WhatsAppChannel::default_version")]
     #[schemars(
         length(min = 2, max = 8),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^v[0-9]+\.[0-9]+$')",
-            "message": "apiVersion is a version of the Graph API, such as v24.0",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^v[0-9]+\.[0-9]+$", "apiVersion is a version of the Graph API, such as v24.0"))
     )]
     pub api_version: String,
     /// Where the API is: a proxy, another region or a simulator.
@@ -214,10 +200,7 @@ pub struct TwilioChannel {
     /// Account, `AC…`.
     #[schemars(
         length(min = 34, max = 34),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^AC[0-9a-fA-F]{32}$')",
-            "message": "accountSid is AC and 32 hexadecimal digits, as the console of Twilio shows it",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^AC[0-9a-fA-F]{32}$", "accountSid is AC and 32 hexadecimal digits, as the console of Twilio shows it"))
     )]
     pub account_sid: String,
     /// Auth token of the account. Requests and receipts are checked with it.
@@ -230,10 +213,7 @@ pub struct TwilioChannel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 34, max = 34),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^MG[0-9a-fA-F]{32}$')",
-            "message": "messagingServiceSid is MG and 32 hexadecimal digits, as the console of Twilio shows it",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^MG[0-9a-fA-F]{32}$", "messagingServiceSid is MG and 32 hexadecimal digits, as the console of Twilio shows it"))
     )]
     pub messaging_service_sid: Option<String>,
     /// Where Twilio reaches the receipts port of the operator, such as `https://receipts.example.com`. Each message tells it where
@@ -242,10 +222,7 @@ pub struct TwilioChannel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 1024),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^https?://[^\s/?#@\\_]+(/[^\s?#]*)?$')",
-            "message": "publicUrl begins with http:// or https:// and a host without _, and has no user name, password, query or spaces",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^https?://[^\s/?#@\\_]+(/[^\s?#]*)?$", "publicUrl begins with http:// or https:// and a host without _, and has no user name, password, query or spaces"))
     )]
     pub public_url: Option<String>,
     /// Seconds after which Twilio is asked what became of a message of which no last receipt came, and at 4, 24 and 96 times as many
@@ -301,10 +278,7 @@ pub struct PeriskopeChannel {
     /// The phone that sends: its number in digits, or its id `phone-…`.
     #[schemars(
         length(min = 1, max = 64),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^([0-9]{3,20}|phone-[A-Za-z0-9-]+)$')",
-            "message": "phone is the number in digits, without +, or its id phone-…",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^([0-9]{3,20}|phone-[A-Za-z0-9-]+)$", "phone is the number in digits, without +, or its id phone-…"))
     )]
     pub phone: String,
     /// API key.
@@ -333,8 +307,8 @@ impl PeriskopeChannel {
 
 /// What every `baseUrl` must be.
 fn base_url_rules() -> serde_json::Value {
-    serde_json::json!([{
-        "rule": r"self.matches(r'^https?://[^\s/?#@\\]+(/[^\s?#]*)?$')",
-        "message": "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
-    }])
+    must_match(
+        r"^https?://[^\s/?#@\\]+(/[^\s?#]*)?$",
+        "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
+    )
 }

@@ -47,6 +47,12 @@ impl Condition {
     /// Whether the list has this condition as True.
     #[must_use]
     pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
-        Self::find(conditions, type_).is_some_and(|condition| condition.status == ConditionStatus::True)
+        Self::find_true(conditions, type_).is_some()
+    }
+
+    /// The condition of this type, if the list has it as True.
+    #[must_use]
+    pub fn find_true<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+        Self::find(conditions, type_).filter(|condition| condition.status == ConditionStatus::True)
     }
 }

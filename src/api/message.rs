@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::rules::must_match;
+
 /// The message: a text, a template of the provider, media, or media with one of the two.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -87,10 +89,7 @@ pub struct Media {
     /// Where it is, on a server that the provider can reach. It may hold the recipient's parameters.
     #[schemars(
         length(min = 1, max = 2048),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.matches(r'^https?://[^\s/?#@\\{}]+([/?#].*)?$')",
-            "message": "url begins with http:// or https:// and a host without a user name, a password or parameters; parameters may follow after the host",
-        }])
+        extend("x-kubernetes-validations" = must_match(r"^https?://[^\s/?#@\\{}]+([/?#].*)?$", "url begins with http:// or https:// and a host without a user name, a password or parameters; parameters may follow after the host"))
     )]
     pub url: String,
     /// Name that a document is shown with. It may hold the recipient's parameters.

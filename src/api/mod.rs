@@ -15,6 +15,7 @@ pub mod crds;
 mod journal;
 mod message;
 mod references;
+mod rules;
 mod suppression;
 
 pub use batch::{BatchCounts, BatchStatus, BroadcastBatch, BroadcastBatchSpec, BroadcastIdentity, Claim};

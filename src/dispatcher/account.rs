@@ -191,11 +191,10 @@ impl Account {
             self.forgive();
         }
         self.gateway = gateway;
-        let is_same_gateway = is_same_gateway(before, after);
         match &mut self.door {
             // To the same account, what is in flight still speaks of it.
             Door::Open { opened: Opened { credentials, .. }, .. } | Door::Opening(Some(credentials))
-                if !is_same_gateway =>
+                if is_another_spec && !is_same_gateway(before, after) =>
             {
                 self.door = Door::Opening(Some(*credentials).filter(|_| !is_forgiven));
             }
@@ -223,7 +222,7 @@ impl Account {
     /// Other rules of a person may say that what stopped the account is none.
     fn reconsider(&mut self) {
         let rules = &self.rules;
-        let is_over = |halted: &mut Halted| !still_stops(rules, halted.trouble, &halted.code);
+        let is_over = |halted: &mut Halted| !halted.still_stops(rules);
         if self.halted.take_if(is_over).is_some() | self.refusals.reconsider(&self.rules) {
             self.caution.probe();
         }

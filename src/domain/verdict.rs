@@ -325,9 +325,7 @@ fn channel_state(observation: &Observation<'_>) -> State {
     }
     let conditions = channel.status.as_ref().map_or(&[][..], |status| &status.conditions);
     for type_ in ["Stalled", "Throttled"] {
-        if let Some(trouble) =
-            Condition::find(conditions, type_).filter(|_| Condition::is_true(conditions, type_))
-        {
+        if let Some(trouble) = Condition::find_true(conditions, type_) {
             let message = format!(
                 "channel {}: {}",
                 channel.metadata.name.as_deref().unwrap_or_default(),

@@ -78,10 +78,7 @@ impl Play {
                 scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await
             }
             Self::Restart => {
-                let sale = format!("{}/{SALE}", scene.namespace);
-                scene.set_gateway_faults(json!([
-                    {"when": {"broadcast": sale, "chats": [chat_id(1)]}, "do": {"refuse": {"code": "no"}}},
-                ]));
+                refuse_one(scene, 1);
                 scene.apply(&broadcast(SALE, 3, json!({}))).await?;
                 scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await?;
                 scene.apply(&restart("again", SALE, json!({}))).await?;
@@ -146,8 +143,20 @@ pub fn is_over(seen: &Seen, names: &[&str]) -> bool {
             is_done && observed == broadcast.metadata.generation
         })
     });
-    let claimed = seen.pages.values().any(|page| page.status.as_ref().is_some_and(|s| s.claim.is_some()));
-    complete && !claimed && is_at_rest(seen)
+    complete && !is_claimed(seen) && is_at_rest(seen)
+}
+
+/// Whether any page has a claim on it.
+pub fn is_claimed(seen: &Seen) -> bool {
+    seen.pages.values().any(|page| page.status.as_ref().is_some_and(|status| status.claim.is_some()))
+}
+
+/// The gateway takes no message of sale to this chat.
+pub fn refuse_one(scene: &Scene, chat: usize) {
+    let sale = format!("{}/{SALE}", scene.namespace);
+    scene.set_gateway_faults(json!([
+        {"when": {"broadcast": sale, "chats": [chat_id(chat)]}, "do": {"refuse": {"code": "no"}}},
+    ]));
 }
 
 /// Whether sale is over, and so many of its messages are read or Unknown for ever.

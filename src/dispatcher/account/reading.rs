@@ -167,7 +167,7 @@ impl Account {
     fn door_to(&mut self, version: Version, opened: Opened, now: Instant) -> Door {
         let Opened { credentials, ref probed, .. } = opened;
         if let Some(halted) = self.halted.take() {
-            self.refusals.remember(Refused::of_status(credentials, halted, now));
+            self.refusals.remember(Refused::of(credentials, halted, now));
         }
         let needs_a_person = self.refusals.of(credentials).is_some_and(Refused::outlasts_a_probe);
         if let Probed::Refused(trouble, detail) = probed

@@ -52,8 +52,7 @@ impl ReceiptSecrets {
 
     /// What the process before this one has seen counts until the first look has ended.
     pub(super) fn take_up(&mut self, conditions: &[Condition]) {
-        let refused = Condition::find(conditions, RECEIPTS_REFUSED)
-            .filter(|_| Condition::is_true(conditions, RECEIPTS_REFUSED));
+        let refused = Condition::find_true(conditions, RECEIPTS_REFUSED);
         self.trouble = refused.map(|refused| (refused.reason.clone(), refused.message.clone()));
     }
 

@@ -79,18 +79,19 @@ impl Refusals {
         credentials: SecretDigest,
         reason: TroubleReason,
     ) -> Option<String> {
-        let is_told = |it: &&mut Refused| it.credentials == credentials && it.trouble.reason() == reason;
-        let refused = self.0.iter_mut().find(is_told)?;
-        if let Some(message) = refused.message.strip_suffix(NO_CHAT_FAILS) {
-            refused.message = format!("{message}{SOME_FAILED}");
+        let is_told =
+            |it: &&mut Refused| it.credentials == credentials && it.halted.trouble.reason() == reason;
+        let Halted { message, .. } = &mut self.0.iter_mut().find(is_told)?.halted;
+        if let Some(told) = message.strip_suffix(NO_CHAT_FAILS) {
+            *message = format!("{told}{SOME_FAILED}");
         }
-        Some(refused.message.clone())
+        Some(message.clone())
     }
 
     /// Forgets those that stop nothing any more by the rules as they are now. Returns whether there were any.
     pub(super) fn reconsider(&mut self, rules: &[ErrorRule]) -> bool {
         let before = self.0.len();
-        self.0.retain(|refused| still_stops(rules, refused.trouble, &refused.code));
+        self.0.retain(|refused| refused.halted.still_stops(rules));
         self.0.len() < before
     }
 
@@ -112,13 +113,9 @@ impl Refusals {
 /// Credentials that the provider takes nothing with.
 pub(super) struct Refused {
     credentials: SecretDigest,
-    pub(super) trouble: SenderTrouble,
-    /// The provider's error code; empty where it said so to a question.
-    pub(super) code: String,
-    pub(super) message: String,
+    halted: Halted,
     /// Never, where a person has to settle something with the provider first: another message would make it worse.
     again: Option<Instant>,
-    is_by_probe: bool,
     /// How often the provider was asked about them since, and when it was the last time.
     asks: u32,
     asked: Option<Instant>,
@@ -132,9 +129,7 @@ impl Refused {
         (code, detail): (&str, &str),
         now: Instant,
     ) -> Self {
-        let (code, message) = (cut_to_line(code, LONGEST_CODE), message_of(trouble, detail));
-        let halted = Halted { trouble, code, message, is_by_receipt: false, is_by_probe: false };
-        Self::of_status(credentials, halted, now)
+        Self::of(credentials, Halted::new(trouble, code, message_of(trouble, detail)), now)
     }
 
     /// What a receipt said of a message that the provider had taken. It would take the next one as well, and fail it later: nothing but
@@ -145,26 +140,24 @@ impl Refused {
         (code, detail): (&str, &str),
         now: Instant,
     ) -> Self {
-        let (code, message) = (cut_to_line(code, LONGEST_CODE), message_of_receipt(trouble, detail));
-        let halted = Halted { trouble, code, message, is_by_receipt: true, is_by_probe: false };
-        Self::of_status(credentials, halted, now)
+        let halted = Halted::new(trouble, code, message_of_receipt(trouble, detail));
+        Self::of(credentials, Halted { is_by_receipt: true, ..halted }, now)
     }
 
     /// The same, said to a probe: another probe can show that it is over.
     pub(super) fn by_probe(self) -> Self {
-        Self { is_by_probe: true, ..self }
+        Self { halted: Halted { is_by_probe: true, ..self.halted }, ..self }
     }
 
-    /// What an earlier process was told, as the status of the channel holds it.
-    pub(super) fn of_status(credentials: SecretDigest, halted: Halted, now: Instant) -> Self {
-        let Halted { trouble, code, message, is_by_receipt, is_by_probe } = halted;
-        let again = again_of(trouble, now).filter(|_| !is_by_receipt);
-        Self { credentials, trouble, code, message, again, is_by_probe, asks: 0, asked: None }
+    /// What was told just now, or to an earlier process, as the status of the channel holds it.
+    pub(super) fn of(credentials: SecretDigest, halted: Halted, now: Instant) -> Self {
+        let again = again_of(halted.trouble, now).filter(|_| !halted.is_by_receipt);
+        Self { credentials, halted, again, asks: 0, asked: None }
     }
 
     /// Whether nothing that a probe says ends it: a person has to settle something.
     pub(super) fn outlasts_a_probe(&self) -> bool {
-        (LASTING.contains(&self.trouble) || self.again.is_none()) && !self.is_by_probe
+        (LASTING.contains(&self.halted.trouble) || self.again.is_none()) && !self.halted.is_by_probe
     }
 
     /// Whether these credentials are still refused. Where the provider can be asked, its answer counts.
@@ -172,7 +165,7 @@ impl Refused {
         match probed {
             Probed::Refused(..) => true,
             // What it said to the same question before is over.
-            Probed::Good if self.is_by_probe => false,
+            Probed::Good if self.halted.is_by_probe => false,
             Probed::Good | Probed::NotAsked | Probed::NotTold(_) => {
                 self.again.is_none_or(|again| now < again)
             }
@@ -185,13 +178,9 @@ impl Refused {
 
     /// The door that is closed by it, until it is looked at again.
     pub(super) fn door(&self, again: Instant) -> Door {
-        let Self { credentials, trouble, message, .. } = self;
-        Door::Closed {
-            reason: reason_of(*trouble),
-            message: message.clone(),
-            again,
-            refused: Some(*credentials),
-        }
+        let Halted { trouble, message, .. } = &self.halted;
+        let (reason, refused) = (reason_of(*trouble), Some(self.credentials));
+        Door::Closed { reason, message: message.clone(), again, refused }
     }
 
     pub(super) fn credentials(&self) -> SecretDigest {
@@ -199,8 +188,7 @@ impl Refused {
     }
 
     pub(super) fn as_stop(&self) -> ChannelStop {
-        let Self { trouble, code, message, .. } = self;
-        ChannelStop { reason: trouble.reason(), code: code.clone(), message: message.clone() }
+        self.halted.as_stop()
     }
 }
 
@@ -280,6 +268,7 @@ fn what_of(trouble: SenderTrouble) -> &'static str {
 /// Why an account takes nothing, as the status of its channel holds it.
 pub(super) struct Halted {
     pub(super) trouble: SenderTrouble,
+    /// The provider's error code; empty where it said so to a question.
     pub(super) code: String,
     pub(super) message: String,
     /// Only a receipt has shown it.
@@ -289,6 +278,17 @@ pub(super) struct Halted {
 }
 
 impl Halted {
+    /// As an answer to a message shows it.
+    fn new(trouble: SenderTrouble, code: &str, message: String) -> Self {
+        let code = cut_to_line(code, LONGEST_CODE);
+        Self { trouble, code, message, is_by_receipt: false, is_by_probe: false }
+    }
+
+    /// Whether it still stops the account by the rules as they are now.
+    pub(super) fn still_stops(&self, rules: &[ErrorRule]) -> bool {
+        still_stops(rules, self.trouble, &self.code)
+    }
+
     pub(super) fn as_stop(&self) -> ChannelStop {
         let Self { trouble, code, message, .. } = self;
         ChannelStop { reason: trouble.reason(), code: code.clone(), message: message.clone() }
@@ -316,15 +316,14 @@ pub(super) fn lasting(channel: &BroadcastChannel, gateway: &str) -> Option<Halte
         (None, None) => of_conditions(&status.conditions, is_by_receipt)?,
     };
     let is_lasting = (LASTING.contains(&halted.trouble) || halted.is_by_receipt)
-        && still_stops(&channel.spec.error_policy, halted.trouble, &halted.code);
+        && halted.still_stops(&channel.spec.error_policy);
     is_lasting.then_some(halted)
 }
 
 /// A version that had no stops in its statuses showed them as conditions alone, with another cure. Their codes are not known, so no
 /// rule ends them.
 fn of_conditions(conditions: &[Condition], is_by_receipt: impl Fn(SenderTrouble) -> bool) -> Option<Halted> {
-    let stalled =
-        Condition::find(conditions, "Stalled").filter(|_| Condition::is_true(conditions, "Stalled"))?;
+    let stalled = Condition::find_true(conditions, "Stalled")?;
     let trouble = LASTING.into_iter().find(|trouble| stalled.reason == reason_of(*trouble))?;
     let is_by_receipt = is_by_receipt(trouble);
     let is_by_rule = trouble == SenderTrouble::ByErrorPolicy;

@@ -9,10 +9,10 @@ use serde_json::json;
 use super::takeovers::two;
 use super::{CHATS, script, spec};
 use crate::cases::Case;
-use crate::common::stage::{broadcast, chat_id, is_complete, restart};
+use crate::common::stage::{broadcast, is_complete, restart};
 use crate::gateway_line::Moment;
 use crate::observer::Seen;
-use crate::play::{Reference, SALE, finish, is_over, state_of};
+use crate::play::{Reference, SALE, finish, is_over, refuse_one, state_of};
 use crate::poster;
 use crate::scene::{Failure, Scene};
 use crate::tap::{Fault, Gate, Planned, Tap};
@@ -34,7 +34,7 @@ pub fn closed(reference: &Arc<Reference>, _: bool) -> Vec<Case> {
 
 /// The page has been read, and a receipt is stored in it by another replica before it is closed. Only the version tells.
 async fn a_receipt_comes_first(scene: &mut Scene) -> Result<(), Failure> {
-    refuse(scene, 1);
+    refuse_one(scene, 1);
     two(scene).await?;
     scene.apply(&broadcast(SALE, CHATS, json!({}))).await?;
     scene.until("sale is complete", |seen| is_over(seen, &[SALE])).await?;
@@ -52,7 +52,7 @@ async fn a_receipt_comes_first(scene: &mut Scene) -> Result<(), Failure> {
 /// A Broadcast that is deleted while a request of it is in flight is a source from then on, and its page has a claim. Only that
 /// keeps the restart from the chat.
 async fn a_request_is_in_flight(scene: &mut Scene) -> Result<(), Failure> {
-    refuse(scene, 0);
+    refuse_one(scene, 0);
     let answer = Gate::new();
     scene.line.plan(1, Moment::Late(answer.clone()));
     // Each chat has a claim of its own.
@@ -81,12 +81,4 @@ async fn a_request_is_in_flight(scene: &mut Scene) -> Result<(), Failure> {
         (2, 2) => Ok(()),
         (sale, child) => Err(format!("{sale} requests of sale and {child} of the restart, and not 2 and 2")),
     }
-}
-
-/// The gateway takes no message of sale to this chat.
-fn refuse(scene: &Scene, chat: usize) {
-    let sale = format!("{}/{SALE}", scene.namespace);
-    scene.set_gateway_faults(json!([
-        {"when": {"broadcast": sale, "chats": [chat_id(chat)]}, "do": {"refuse": {"code": "no"}}},
-    ]));
 }

@@ -15,7 +15,7 @@ use crate::cases::Case;
 use crate::common::stage::{broadcast, chat_id, counts};
 use crate::invariants;
 use crate::observer::Seen;
-use crate::play::{Reference, SALE, another_goes_its_way, finish, is_over, state_of};
+use crate::play::{Reference, SALE, another_goes_its_way, finish, is_claimed, is_over, state_of};
 use crate::scene::{CHANNEL, Failure, Scene};
 
 /// Enough for several seconds of sending.
@@ -121,10 +121,6 @@ async fn put_page(scene: &Scene, status: Option<&BatchStatus>) -> Result<Option<
     };
     change_status::<BroadcastBatch>(scene, PAGE, put).await?;
     Ok(had.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn is_claimed(seen: &Seen) -> bool {
-    seen.pages.values().any(|page| page.status.as_ref().is_some_and(|status| status.claim.is_some()))
 }
 
 /// Waits until nothing is sent any more, for a reason that is said. It stays so.

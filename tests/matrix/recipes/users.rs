@@ -12,7 +12,7 @@ use crate::common::stage::{broadcast, is_complete, restart};
 use crate::ending::Ending;
 use crate::invariants;
 use crate::observer::Seen;
-use crate::play::{Reference, SALE, check_rest, is_over, state_of};
+use crate::play::{Reference, SALE, check_rest, is_claimed, is_over, state_of};
 use crate::scene::{CHANNEL, Failure, Scene};
 use crate::tap::{Fault, Gate, Planned, Point};
 
@@ -129,10 +129,9 @@ async fn follow(scene: &mut Scene, action: Action) -> Result<Option<usize>, Fail
         }
         Action::Brake => {
             let idle = |seen: &Seen| {
-                let claimed =
-                    seen.pages.values().any(|page| page.status.as_ref().is_some_and(|s| s.claim.is_some()));
                 let state = state_of(seen, SALE);
-                !claimed && (seen.broadcasts.get(SALE).is_some_and(is_complete) || state == "ChannelPaused")
+                !is_claimed(seen)
+                    && (seen.broadcasts.get(SALE).is_some_and(is_complete) || state == "ChannelPaused")
             };
             scene.until("the channel has stopped", idle).await?;
             invariants::check(scene, "when it has stopped").await?;
