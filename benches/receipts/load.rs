@@ -2,6 +2,7 @@
 //!
 //! It writes HTTP by hand: it shares the machine with what it measures, and must take little of it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ pub async fn wait_until(at: Instant) {
 pub struct Answers {
     /// From when each should have gone out to its answer.
     pub times: Vec<Duration>,
+    /// When each was there.
+    pub moments: Vec<Instant>,
     /// Those that were not answered 204.
     pub refused: usize,
     /// From the first request to the last answer.
@@ -59,6 +62,12 @@ impl Answers {
 
     pub fn per_second(&self) -> f64 {
         self.number() / self.took.as_secs_f64()
+    }
+
+    /// How many there were in a second, of a part of the time.
+    pub fn per_second_in(&self, part: &Range<Instant>) -> f64 {
+        let answers = self.moments.iter().filter(|moment| part.contains(moment)).count();
+        number(answers) / part.end.duration_since(part.start).as_secs_f64()
     }
 }
 
@@ -111,6 +120,7 @@ fn all_of(workers: Vec<Answers>, started: Instant) -> Answers {
     let mut all = Answers::default();
     for answers in workers {
         all.times.extend(answers.times);
+        all.moments.extend(answers.moments);
         all.refused += answers.refused;
     }
     all.took = started.elapsed();
@@ -137,7 +147,9 @@ impl Connection {
             assert!(more > 0, "the connection ended");
             read += more;
         }
-        answers.times.push(due.at.elapsed());
+        let moment = clock::monotonic();
+        answers.times.push(moment.saturating_duration_since(due.at));
+        answers.moments.push(moment);
         answers.refused += usize::from(!self.buffer.starts_with(STORED));
     }
 }

@@ -1,6 +1,7 @@
 //! Receipts that come while messages are sent and soon after, as most do: three for each message, each in a request of its own.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use broadcast_operator::clock;
@@ -75,19 +76,16 @@ async fn measure_while_sending(stage: &Stage, provider: Provider, name: &str) ->
     let before = Traffic::now(stage).await;
     let (due, dues) = mpsc::channel(CHATS);
     stage.create(&manifest).await;
-    let (answers, (messages, first)) =
+    let (answers, (messages, full)) =
         tokio::join!(post_when_due(address(stage), MOST_CONNECTIONS, dues), follow(stage, provider, due),);
-    let took = first.elapsed();
     let traffic = Traffic::now(stage).await.since(before);
     let sent = per_second(&messages);
     println!("{name}, while {CHATS} messages are sent at {sent:.0}/s: {}", said(&answers, traffic));
     let what = format!("{name}, single receipts while {CHATS} chats are sent to at {MESSAGES_PER_SECOND}/s");
-    let rates = format!("{:.0}, {:.0}", answers.number() / took.as_secs_f64(), 3.0 * sent);
+    let rates = format!("{:.0}, {:.0}", answers.per_second_in(&full), 3.0 * sent);
     vec![
         (
-            format!(
-                "{what}: answered/s, from the first receipt to the last answer, which is 2 s after the last message; 3 × messages/s"
-            ),
+            format!("{what}: answered/s, from the first read message to the last sent one; 3 × messages/s"),
             rates,
         ),
         (format!("{what}: answered after, median and p99"), times(&answers)),
@@ -98,11 +96,12 @@ async fn measure_while_sending(stage: &Stage, provider: Provider, name: &str) ->
     ]
 }
 
-/// Makes each receipt due at its time. Out: the messages, and when the first receipt was due.
-async fn follow(stage: &Stage, provider: Provider, due: mpsc::Sender<Due>) -> (Vec<Entry>, Instant) {
+/// Makes each receipt due at its time. Out: the messages, and while receipts of all kinds came: from the first read message to the last
+/// one that was taken.
+async fn follow(stage: &Stage, provider: Provider, due: mpsc::Sender<Due>) -> (Vec<Entry>, Range<Instant>) {
     let (mut known, mut left) = (0, CHATS * STAGES.len());
     let mut waiting: BTreeMap<(Instant, u64), (Entry, Outcome)> = BTreeMap::new();
-    let mut first = None;
+    let (mut first_read, mut last_taken) = (None, clock::monotonic());
     while left > 0 {
         let messages = stage.accepted_of(provider);
         let now = clock::monotonic();
@@ -116,8 +115,12 @@ async fn follow(stage: &Stage, provider: Provider, due: mpsc::Sender<Due>) -> (V
         while let Some(entry) = waiting.first_entry().filter(|entry| entry.key().0 <= next_look) {
             let ((at, _), (message, outcome)) = entry.remove_entry();
             wait_until(at).await;
-            first.get_or_insert(at);
             let at = at.max(clock::monotonic());
+            match outcome {
+                Outcome::Read => _ = first_read.get_or_insert(at),
+                Outcome::Sent => last_taken = at,
+                _ => {}
+            }
             due.send(Due { request: request(stage, provider, &message, outcome), at })
                 .await
                 .expect("should be taken");
@@ -125,7 +128,7 @@ async fn follow(stage: &Stage, provider: Provider, due: mpsc::Sender<Due>) -> (V
         }
         wait_until(next_look).await;
     }
-    (stage.accepted_of(provider), first.expect("should have had receipts"))
+    (stage.accepted_of(provider), first_read.expect("should have had receipts")..last_taken)
 }
 
 /// From the first request to the last one.

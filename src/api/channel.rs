@@ -92,7 +92,7 @@ pub struct BroadcastChannelSpec {
     /// must have their country code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        length(min = 2, max = 2),
+        length(max = 64),
         extend("x-kubernetes-validations" = must_match(r"^[A-Z]{2}$", "defaultRegion is a country: two capital letters as in ISO 3166, such as ES"))
     )]
     pub default_region: Option<String>,

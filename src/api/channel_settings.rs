@@ -22,7 +22,7 @@ pub struct HttpChannel {
     /// started with `--allow-address` for them. It may not hold a user name or password: use `tokenSecretRef`.
     #[schemars(
         length(min = 1, max = 2048),
-        extend("x-kubernetes-validations" = must_match(r"^https?://[^\s/?#@\\]+([/?#]\S*)?$", "url begins with http:// or https://, without a user name, a password or spaces: a token belongs into tokenSecretRef"))
+        extend("x-kubernetes-validations" = must_match(r"^https?://[^\s/?#@\\]+([/?#]\S*)?$", "url begins with http:// or https:// and a host, without a user name, a password or spaces: a token belongs into tokenSecretRef"))
     )]
     pub url: String,
     /// Bearer token for the gateway.
@@ -309,6 +309,6 @@ impl PeriskopeChannel {
 fn base_url_rules() -> serde_json::Value {
     must_match(
         r"^https?://[^\s/?#@\\]+(/[^\s?#]*)?$",
-        "baseUrl begins with http:// or https://, without a user name, a password, a query or spaces",
+        "baseUrl begins with http:// or https:// and a host, without a user name, a password, a query or spaces",
     )
 }

@@ -162,6 +162,7 @@ fn of_channels() -> Vec<(Attempt, &'static str)> {
             "exactly one of from and messagingServiceSid",
         ),
         (Change(THERE, json!({"defaultRegion": "es"})), "two capital letters as in ISO 3166"),
+        (Change(THERE, json!({"defaultRegion": "Spain"})), "two capital letters as in ISO 3166"),
         (Create(channel("new", &json!({"url": "https://me@a.example"}))), "belongs into tokenSecretRef"),
         (header(json!({"name": "X Shop", "value": "a"})), "the name of a header"),
         (header(json!({"name": "X-Shop", "value": "ä"})), "the value of a header"),
@@ -172,6 +173,10 @@ fn of_channels() -> Vec<(Attempt, &'static str)> {
             "publicUrl begins with http",
         ),
         (twilio(json!({"from": "+15550199", "baseUrl": "ftp://a.example"})), "baseUrl begins with http"),
+        (
+            twilio(json!({"from": "+15550199", "baseUrl": "https:///v1"})),
+            "baseUrl begins with http:// or https:// and a host",
+        ),
         (whats_app(json!({"phoneNumberId": "+1555"})), "phoneNumberId is the id"),
         (whats_app(json!({"apiVersion": "24.0"})), "apiVersion is a version"),
         (whats_app(json!({"baseUrl": "https://a.example?a=b"})), "baseUrl begins with http"),
