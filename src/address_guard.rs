@@ -132,7 +132,10 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Everything but the special-purpose blocks of RFC 6890 and its successors.
+/// Where Azure's platform answers every virtual machine, also about its settings and secrets, though the address is a public one.
+const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
+/// Everything but the special-purpose blocks of RFC 6890 and its successors, and the address of one cloud's platform.
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let shared = a == 100 && (64..128).contains(&b);
@@ -141,6 +144,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     let benchmark = a == 198 && (18..20).contains(&b);
     !(a == 0
         || a >= 240
+        || address == AZURE_PLATFORM
         || shared
         || protocol
         || relay
@@ -202,6 +206,7 @@ mod tests {
             "172.31.255.255",
             "192.168.0.1",
             "169.254.169.254",
+            "168.63.129.16",
             "169.254.0.1",
             "100.64.0.1",
             "100.127.255.255",

@@ -33,8 +33,8 @@ pub struct BroadcastStatus {
     /// How many chats have which outcome. Each chat is in exactly one count; together they are `total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-    /// Delivered messages (read ones included), in percent of those that the gateway took, rounded down. Absent where
-    /// the channel gets no receipts, and before the first message.
+    /// Delivered messages (read ones included), in percent of those that the gateway took, rounded down. A message that the gateway took,
+    /// gave an id and then reported as failed is one of those. Absent where the channel gets no receipts, and before the first message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub delivered_percent: Option<i32>,

@@ -147,6 +147,8 @@ pub struct PageSummary {
     pub unknown_by_attempts: BTreeMap<u32, i32>,
     /// Rows whose message the gateway has taken, and of which no failure is the outcome.
     pub accepted: RowSet,
+    /// Rows of which a failure is the outcome, though the gateway had taken the message: it gave it an id.
+    pub failed_later: i32,
     /// What became of its first messages, where all of them failed alike after they were taken. See [`failed_since`].
     pub failed_since: Option<OutcomeError>,
     /// Messages of which the last word is not known.
@@ -179,6 +181,7 @@ impl PageSummary {
             sending: i32::try_from(page.claimed_rows().len()).unwrap_or(i32::MAX),
             unknown_by_attempts,
             accepted: RowSet::of(page.rows().iter().map(is_accepted)),
+            failed_later: failed_later(page.rows()),
             failed_since: failed_since(page.rows()).and_then(error_of),
             waiting: Waiting::of(page.rows()),
             uid: place.uid,
@@ -238,6 +241,11 @@ impl PageSummary {
 /// than how far it came.
 fn is_accepted(row: &Row) -> bool {
     matches!(row.outcome, Outcome::Sent | Outcome::Delivered | Outcome::Read)
+}
+
+fn failed_later(rows: &[Row]) -> i32 {
+    let failed = rows.iter().filter(|row| row.outcome == Outcome::Failed && !row.message_id.is_empty());
+    i32::try_from(failed.count()).unwrap_or(i32::MAX)
 }
 
 /// Rows of a page that a Broadcast's status may show.

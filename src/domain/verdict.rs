@@ -130,7 +130,9 @@ fn count(status: &mut BroadcastStatus, observation: &Observation<'_>, accepted: 
     status.counts = Some(counts);
     status.progress = Some(format!("{taken}/{total}"));
     let channel = observation.channel.map(|channel| &channel.spec);
-    let percent = |part: i32, is_heard: bool| (is_heard && taken > 0).then(|| percent_of(part, taken));
+    // Those that failed later were taken too: the part that arrives must not grow with them.
+    let accepted = taken + pages.iter().map(|page| page.failed_later).sum::<i32>();
+    let percent = |part: i32, is_heard: bool| (is_heard && accepted > 0).then(|| percent_of(part, accepted));
     let (delivered, read) = (counts.delivered + counts.read, counts.read);
     let hears_of_delivery = channel.is_some_and(BroadcastChannelSpec::hears_of_delivery);
     let hears_of_reading = channel.is_some_and(BroadcastChannelSpec::hears_of_reading);

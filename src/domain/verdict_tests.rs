@@ -39,9 +39,13 @@ fn page(outcomes: &[OutcomeName], claim: std::ops::Range<usize>) -> Arc<PageSumm
     if !claim.is_empty() {
         page.make_claim(&claim, false, &Incarnation::new("i".into()), 1, now()).expect("claimable");
     }
+    summary(&page)
+}
+
+fn summary(page: &Page) -> Arc<PageSummary> {
     let place =
         Place { key: ObjectKey::new("shop", "sale-00000"), index: 0, uid: "p".into(), resource_version: 1 };
-    Arc::new(PageSummary::of(place, &page))
+    Arc::new(PageSummary::of(place, page))
 }
 
 fn sealed(total: i32) -> Broadcast {
@@ -127,6 +131,28 @@ fn percentages_are_absent_without_receipts_and_before_the_first_message() {
     mute.spec.http.as_mut().expect("http").allow_unsigned = false;
     assert_eq!(judge(&sealed(1), Some(&mute), page(&[Sent], 0..0)).delivered_percent, None);
     assert_eq!(judge(&sealed(1), Some(&channel()), page(&[Pending], 0..0)).delivered_percent, None);
+}
+
+#[test]
+fn a_message_that_fails_after_it_was_taken_counts_in_percentages_and_one_that_was_refused_does_not() {
+    let recipient =
+        |n| Recipient { chat: format!("1555{n:04}"), skip: String::new(), params: BTreeMap::new() };
+    let mut page = Page::planned((0..4).map(recipient).collect());
+    let taken = |n: usize, outcome| Row::known(outcome, 1, now()).with_message_id(&format!("m{n}"));
+    for row in 0..3 {
+        page.merge(row, &taken(row, Sent));
+    }
+    page.merge(3, &Row::known(Failed, 1, now()).with_error("131026", "no"));
+    let percents = |page: &Page| {
+        let status = judge(&sealed(4), Some(&channel()), summary(page));
+        (status.delivered_percent, status.read_percent)
+    };
+    page.merge(0, &taken(0, Read));
+    assert_eq!(percents(&page), (Some(33), Some(33)));
+    page.merge(1, &taken(1, Failed).with_error("30005", "gone"));
+    assert_eq!(percents(&page), (Some(33), Some(33)), "what fails makes nothing better");
+    page.merge(2, &taken(2, Delivered));
+    assert_eq!(percents(&page), (Some(66), Some(33)));
 }
 
 #[test]

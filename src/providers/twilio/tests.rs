@@ -6,6 +6,7 @@ use super::*;
 use crate::api::{KeyRef, MediaKind};
 use crate::domain::content::MediaContent;
 use crate::domain::outcome::Outcome;
+use crate::domain::receipt::Receipt;
 use crate::providers::wire::BroadcastName;
 use RefusalKind::{
     Content as OfContent, Later, MediaNotFetched, NotSupported, OptedOut, Permanent, RateLimited, Retryable,
@@ -240,6 +241,24 @@ fn every_code_means_what_it_says_in_an_answer_and_in_a_message_that_failed_at_on
         ] {
             assert_eq!(answer(status, &body), Answer::refused(expected, code.to_string(), "said"), "{body}");
         }
+    }
+}
+
+#[test]
+fn every_code_means_the_same_in_a_receipt_as_far_as_that_still_matters() {
+    for &(code, kind) in CODES {
+        let told = webhook::Told { status: "undelivered", error: Some(code), message: "said", time: None };
+        let receipt = told.receipt(SID, now()).ok().flatten().expect("a receipt");
+        let plain = Receipt::new(SID, Outcome::Failed, None, now()).expect("a receipt");
+        let expected = match kind {
+            OfSender(trouble) => Receipt { trouble: Some(trouble), ..plain },
+            RateLimited => Receipt { is_too_fast: true, ..plain },
+            OptedOut => Receipt { is_opt_out: true, ..plain },
+            OfContent => Receipt { is_about_content: true, ..plain },
+            // Of this message alone: it was taken, and it failed.
+            _ => plain,
+        };
+        assert_eq!(receipt, expected.with_error(&code.to_string(), "said"), "{code}");
     }
 }
 
