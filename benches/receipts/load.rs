@@ -66,7 +66,7 @@ impl Answers {
 
     /// How many there were in a second, of a part of the time.
     pub fn per_second_in(&self, part: &Range<Instant>) -> f64 {
-        let answers = self.moments.iter().filter(|moment| part.contains(moment)).count();
+        let answers = self.moments.iter().filter(|moment| part.contains(*moment)).count();
         number(answers) / part.end.duration_since(part.start).as_secs_f64()
     }
 }
