@@ -11,6 +11,8 @@ const MAX_ID: usize = 256;
 /// Earliest time that is believed, 2000-01-01: what is older is a clock that was never set. The API server takes no year
 /// before 0, and one such time would keep its whole page from being stored.
 const EARLIEST: Timestamp = Timestamp::constant(946_684_800, 0);
+/// Most notices of one request: about 20 MiB.
+pub const MAX_NOTICES: usize = 65_536;
 
 /// What became of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,29 @@ pub struct Notices {
     pub malformed: usize,
 }
 
+impl Notices {
+    /// Takes in a receipt.
+    ///
+    /// # Errors
+    /// When there are too many notices.
+    pub fn add_receipt(&mut self, receipt: Receipt) -> Result<(), NoticeError> {
+        self.has_room().map(|()| self.receipts.push(receipt))
+    }
+
+    /// Takes in what a chat wants.
+    ///
+    /// # Errors
+    /// When there are too many notices.
+    pub fn add_preference(&mut self, preference: Preference) -> Result<(), NoticeError> {
+        self.has_room().map(|()| self.preferences.push(preference))
+    }
+
+    fn has_room(&self) -> Result<(), NoticeError> {
+        let is_full = self.receipts.len() + self.preferences.len() >= MAX_NOTICES;
+        if is_full { Err(NoticeError::TooMany) } else { Ok(()) }
+    }
+}
+
 /// What a provider said when it was asked what became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
@@ -95,6 +120,9 @@ pub enum NoticeError {
     /// It is no list of receipts.
     #[error("the body must be a JSON array of receipts: [{{\"id\": …, \"status\": \"delivered\"}}]")]
     NotAList,
+    /// It tells more than is taken at once.
+    #[error("the body tells of more than {MAX_NOTICES} messages and chats: send fewer at once")]
+    TooMany,
 }
 
 impl Receipt {

@@ -4,6 +4,7 @@
 
 pub mod gateway;
 pub mod http;
+pub mod json;
 pub mod periskope;
 mod secrecy;
 #[cfg(test)]

@@ -6,6 +6,8 @@
 mod body;
 mod early;
 mod homes;
+#[cfg(test)]
+mod hostile_tests;
 mod looked_up;
 mod meaning;
 mod opt_outs;

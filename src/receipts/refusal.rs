@@ -32,7 +32,7 @@ pub enum Refusal {
     /// The handshake that sets a webhook up names another token.
     #[error("this is no handshake of a webhook, or its hub.verify_token is not that of the channel")]
     WrongToken,
-    /// It is no list of receipts.
+    /// It is no list of receipts, or too long a one.
     #[error(transparent)]
     Malformed(#[from] NoticeError),
     /// The ledger did not take them.
@@ -61,7 +61,7 @@ impl IntoResponse for Refusal {
         let status = match &self {
             refusal if refusal.deferred().is_some() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::Malformed(NoticeError::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoChannel => StatusCode::NOT_FOUND,
             Self::Untrusted(Untrusted::NotConfigured(_)) | Self::WrongToken => StatusCode::FORBIDDEN,
             Self::Untrusted(_) => StatusCode::UNAUTHORIZED,

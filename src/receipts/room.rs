@@ -17,6 +17,7 @@ use super::early::RefusedIds;
 use super::refusal::Refusal;
 use super::refused_log::RefusedLog;
 use crate::domain::ids::ObjectKey;
+use crate::domain::receipt::MAX_NOTICES;
 
 /// Largest body that is read: Meta sends up to 3 MB at once, as its documentation of webhooks says.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -27,9 +28,8 @@ const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 const DISCARDED_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of all bodies that are read or checked at the same time.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Receipts of a channel that are stored, or wait for the answers of their sends, at the same time: about 10 MiB. A body with more is
-/// refused as too large.
-const MAX_RECEIPTS: usize = 65_536;
+/// Receipts of a channel that are stored, or wait for the answers of their sends, at the same time: as many as one body may have.
+const MAX_RECEIPTS: usize = MAX_NOTICES;
 
 /// Room for bodies.
 pub struct BodyRoom {

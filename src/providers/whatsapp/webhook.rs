@@ -4,12 +4,12 @@
 //! does not hold up the rest. Nothing is in order, and everything may come twice.
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::codes;
 use crate::domain::outcome::Outcome;
 use crate::domain::receipt::{NoticeError, Notices, Preference, Receipt};
 use crate::domain::token::MessageToken;
+use crate::providers::json::{Json, Parts};
 use crate::providers::secrecy;
 
 /// Header with the signature of a request.
@@ -39,113 +39,133 @@ pub fn is_genuine(app_secrets: &[&str], signature_header: &str, body: &[u8]) -> 
 /// Reads a genuine request. A receipt is named by the token of its message, or by the message id when it has no token of ours.
 ///
 /// # Errors
-/// When it is nothing that Meta sends.
+/// When it is nothing that Meta sends, or too much at once.
 pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
-    let body: Value = serde_json::from_slice(body).map_err(NoticeError::Json)?;
-    let entries = body["entry"].as_array().ok_or(NoticeError::Missing("entry"))?;
+    let [entries] = Json::parse(body).map_err(NoticeError::Json)?.fields(["entry"]);
+    let entries = entries.items().ok_or(NoticeError::Missing("entry"))?;
     let mut notices = Notices::default();
     for entry in entries {
-        for change in items(entry, "changes", &mut notices) {
-            let value = &change["value"];
-            match change["field"].as_str() {
-                Some("messages") => {
-                    for status in items(value, "statuses", &mut notices) {
-                        read_status(status, number_of(value), now, &mut notices);
-                    }
-                }
-                Some("user_preferences") => {
-                    for preference in items(value, "user_preferences", &mut notices) {
-                        read_preference(preference, number_of(value), now, &mut notices);
-                    }
-                }
-                Some(_) => {}
-                None => notices.malformed += 1,
-            }
+        let [changes] = entry.fields(["changes"]);
+        for change in items(entry, changes, &mut notices) {
+            read_change(change, now, &mut notices)?;
         }
     }
     Ok(notices)
 }
 
-/// The items of a list that may not be there.
-fn items<'a>(object: &'a Value, name: &str, notices: &mut Notices) -> &'a [Value] {
-    match &object[name] {
-        Value::Array(items) => items,
-        Value::Null if object.is_object() => &[],
-        _ => {
-            notices.malformed += 1;
-            &[]
+fn read_change(change: Json<'_>, now: Timestamp, notices: &mut Notices) -> Result<(), NoticeError> {
+    let [field, value] = change.fields(["field", "value"]);
+    let Some(field) = field.text() else {
+        notices.malformed += 1;
+        return Ok(());
+    };
+    let [metadata, statuses, preferences] = value.fields(["metadata", "statuses", "user_preferences"]);
+    // An app has one webhook for all of its numbers.
+    let [number] = metadata.fields(["phone_number_id"]);
+    let number = number.text().unwrap_or_default();
+    match &*field {
+        "messages" => {
+            for status in items(value, statuses, notices) {
+                read_status(status, &number, now, notices)?;
+            }
         }
+        "user_preferences" => {
+            for preference in items(value, preferences, notices) {
+                read_preference(preference, &number, now, notices)?;
+            }
+        }
+        _ => {}
     }
+    Ok(())
 }
 
-/// Id of the phone number that a change speaks of: an app has one webhook for all of its numbers.
-fn number_of(value: &Value) -> &str {
-    value["metadata"]["phone_number_id"].as_str().unwrap_or_default()
+/// The items of a list of an object, which may not be there.
+fn items<'a>(object: Json<'a>, list: Json<'a>, notices: &mut Notices) -> Parts<'a> {
+    let is_absent = list.is_null() && object.is_object();
+    list.items().unwrap_or_else(|| {
+        notices.malformed += usize::from(!is_absent);
+        Parts::default()
+    })
 }
 
-fn read_status(status: &Value, number: &str, now: Timestamp, notices: &mut Notices) {
-    let outcome = match status["status"].as_str() {
+/// Reads a status of a message of the phone number with this id.
+fn read_status(
+    status: Json<'_>,
+    number: &str,
+    now: Timestamp,
+    notices: &mut Notices,
+) -> Result<(), NoticeError> {
+    let [word, id, token, time, chat, errors] =
+        status.fields(["status", "id", "biz_opaque_callback_data", "timestamp", "recipient_id", "errors"]);
+    let outcome = match word.text().as_deref() {
         Some("sent") => Outcome::Sent,
         Some("delivered") => Outcome::Delivered,
         // A voice message that was listened to.
         Some("read" | "played") => Outcome::Read,
         Some("failed") => Outcome::Failed,
         // Deleted, or something that Meta has added.
-        Some(_) => return,
+        Some(_) => return Ok(()),
         None => {
             notices.malformed += 1;
-            return;
+            return Ok(());
         }
     };
-    let message_id = status["id"].as_str().unwrap_or_default();
-    let token = status["biz_opaque_callback_data"].as_str();
-    let token = token.filter(|token| token.parse::<MessageToken>().is_ok());
-    match Receipt::new(token.unwrap_or(message_id), outcome, time_of(&status["timestamp"]), now) {
-        Some(receipt) => {
-            let chat = status["recipient_id"].as_str().unwrap_or_default();
-            let receipt = receipt.with_message_id(message_id).with_chat(chat);
-            let receipt = Receipt { number: number.to_owned(), ..receipt };
-            let is_failed = outcome == Outcome::Failed;
-            notices.receipts.push(if is_failed {
-                with_reason(receipt, &status["errors"][0])
-            } else {
-                receipt
-            });
-        }
-        None => notices.malformed += 1,
-    }
+    let message_id = id.text().unwrap_or_default();
+    let token = token.text().filter(|token| token.parse::<MessageToken>().is_ok());
+    let id = token.as_ref().unwrap_or(&message_id);
+    let Some(receipt) = Receipt::new(id, outcome, time_of(time), now) else {
+        notices.malformed += 1;
+        return Ok(());
+    };
+    let receipt = receipt.with_message_id(&message_id).with_chat(&chat.text().unwrap_or_default());
+    let receipt = Receipt { number: number.to_owned(), ..receipt };
+    notices.add_receipt(if outcome == Outcome::Failed {
+        let error = errors.items().and_then(|mut errors| errors.next());
+        with_reason(receipt, error)
+    } else {
+        receipt
+    })
 }
 
-fn with_reason(receipt: Receipt, error: &Value) -> Receipt {
-    let code = error["code"].as_i64();
-    let texts = [&error["error_data"]["details"], &error["message"], &error["title"]];
-    let detail = texts.into_iter().filter_map(Value::as_str).find(|text| !text.is_empty());
+fn with_reason(receipt: Receipt, error: Option<Json<'_>>) -> Receipt {
+    let names = ["code", "error_data", "message", "title"];
+    let [code, data, message, title] = error.map(|error| error.fields(names)).unwrap_or_default();
+    let [details] = data.fields(["details"]);
+    let code = code.integer();
+    let detail = [details, message, title].into_iter().filter_map(Json::text).find(|text| !text.is_empty());
     let kind = code.and_then(|code| codes::kind_of(code, 0));
     let code = code.map_or_else(|| "Failed".to_owned(), |code| code.to_string());
-    receipt.with_error(&code, detail.unwrap_or("the provider reported that it failed")).with_kind(kind)
+    receipt
+        .with_error(&code, detail.as_deref().unwrap_or("the provider reported that it failed"))
+        .with_kind(kind)
 }
 
-fn read_preference(preference: &Value, number: &str, now: Timestamp, notices: &mut Notices) {
-    if preference["category"].as_str().is_some_and(|category| category != "marketing_messages") {
-        return;
+fn read_preference(
+    preference: Json<'_>,
+    number: &str,
+    now: Timestamp,
+    notices: &mut Notices,
+) -> Result<(), NoticeError> {
+    let [category, chat, word, time] = preference.fields(["category", "wa_id", "value", "timestamp"]);
+    if category.text().is_some_and(|category| category != "marketing_messages") {
+        return Ok(());
     }
-    match (preference["wa_id"].as_str(), preference["value"].as_str()) {
-        (Some(chat), Some(word)) if !chat.is_empty() => {
-            let is_wanted = match word {
-                "stop" => false,
-                "resume" => true,
-                _ => return,
-            };
-            let preference = Preference::new(chat, is_wanted, word, time_of(&preference["timestamp"]), now);
-            notices.preferences.push(Preference { number: number.to_owned(), ..preference });
-        }
-        _ => notices.malformed += 1,
-    }
+    let (Some(chat), Some(word)) = (chat.text().filter(|chat| !chat.is_empty()), word.text()) else {
+        notices.malformed += 1;
+        return Ok(());
+    };
+    let is_wanted = match &*word {
+        "stop" => false,
+        "resume" => true,
+        _ => return Ok(()),
+    };
+    let preference = Preference::new(&chat, is_wanted, &word, time_of(time), now);
+    notices.add_preference(Preference { number: number.to_owned(), ..preference })
 }
 
 /// A time in seconds or milliseconds, as text or as a number.
-fn time_of(value: &Value) -> Option<Timestamp> {
-    let number = value.as_i64().or_else(|| value.as_str()?.parse().ok())?;
+fn time_of(value: Json<'_>) -> Option<Timestamp> {
+    let number = value.integer().or_else(|| value.text()?.parse().ok())?;
     if number < MILLISECONDS_FROM {
         Timestamp::from_second(number)
     } else {
