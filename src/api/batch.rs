@@ -70,7 +70,7 @@ pub struct BatchStatus {
     #[serde(default)]
     pub counts: BatchCounts,
     /// One row per recipient, in the order of `spec.recipients`:
-    /// `chat,outcome,time,attempts,messageId,code,detail`.
+    /// `chat,outcome,time,attempts,messageId,code,detail`. What is behind a tab in `messageId` and `detail` is for the operator alone.
     #[serde(default)]
     #[schemars(length(max = 524_288))]
     pub outcomes: String,

@@ -224,6 +224,21 @@ pub struct ChatOutcome {
     /// Why it failed, is unknown or was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<OutcomeError>,
+    /// Of a group: how many of its participants have the message, where the provider tells them apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participants: Option<ParticipantCounts>,
+}
+
+/// Participants of a group that have its message: those that the provider has told of, at most 16.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ParticipantCounts {
+    /// How many have it. Those who have read it are among them.
+    #[schemars(range(min = 0))]
+    pub delivered: i32,
+    /// How many have read it.
+    #[schemars(range(min = 0))]
+    pub read: i32,
 }
 
 /// Outcome of a chat, weakest evidence first.

@@ -31,7 +31,8 @@ pub struct BroadcastJournalSpec {
     /// How many they are.
     #[schemars(range(min = 0))]
     pub number: i32,
-    /// The receipts as CSV with a header: `page,row,outcome,time`. Page and row are counted from 0; the outcome is Delivered or Read.
+    /// The receipts as CSV with a header: `page,row,outcome,time`. Page and row are counted from 0; the outcome is Delivered or Read. A line
+    /// of a group may have digests of its participants behind that.
     #[schemars(length(max = 65_536))]
     pub receipts: String,
 }

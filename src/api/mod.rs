@@ -24,7 +24,7 @@ pub use broadcast::{
 };
 pub use broadcast_status::{
     BatchProgress, BroadcastStatus, ChatOutcome, Counts, HoldReason, HoldStatus, Lineage, OutcomeError,
-    OutcomeName, Resolved, StopReason, StopStatus,
+    OutcomeName, ParticipantCounts, Resolved, StopReason, StopStatus,
 };
 pub use campaign::{BroadcastCampaign, BroadcastCampaignSpec};
 pub use channel::{

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::fates::Fates;
 use super::outcome::{Outcome, Row};
+use super::participants::Participants;
 
 /// Every outcome.
 pub(super) const OUTCOMES: [Outcome; 8] = [
@@ -83,22 +84,42 @@ pub(super) fn rows(number: usize) -> impl Strategy<Value = Vec<Row>> {
     let outcome = || prop::sample::select(&OUTCOMES[..]);
     let texts = || ([text(), text()], [text(), text()], [text(), text()]);
     let parts = ([outcome(), outcome()], [time(), time()], [attempts(), attempts()], texts());
-    let choices = prop::collection::vec(any::<[bool; 6]>(), number);
-    (parts, choices).prop_map(|((outcomes, times, attempts, (ids, codes, details)), choices)| {
-        let row = |choice: &[bool; 6]| {
-            let [outcome, time, tries, id, code, detail] = choice.map(usize::from);
-            Row {
-                outcome: outcomes[outcome],
-                time: times[time],
-                attempts: attempts[tries],
-                message_id: ids[id].clone(),
-                fates: Fates::default(),
-                code: codes[code].clone(),
-                detail: details[detail].clone(),
-            }
-        };
-        choices.iter().map(row).collect()
-    })
+    let choices = prop::collection::vec(any::<[bool; 7]>(), number);
+    let groups = participants(2);
+    (parts, groups, choices).prop_map(
+        |((outcomes, times, attempts, (ids, codes, details)), groups, choices)| {
+            let row = |choice: &[bool; 7]| {
+                let [outcome, time, tries, id, code, detail, group] = choice.map(usize::from);
+                let has_arrived = matches!(outcomes[outcome], Outcome::Delivered | Outcome::Read);
+                Row {
+                    outcome: outcomes[outcome],
+                    time: times[time],
+                    attempts: attempts[tries],
+                    message_id: ids[id].clone(),
+                    fates: Fates::default(),
+                    code: codes[code].clone(),
+                    detail: details[detail].clone(),
+                    participants: if has_arrived { groups[group].clone() } else { Participants::default() },
+                }
+            };
+            choices.iter().map(row).collect()
+        },
+    )
+}
+
+/// Participants of groups: none, a few of the same ones, or more than are kept.
+pub(super) fn participants(number: usize) -> impl Strategy<Value = Vec<Participants>> {
+    let one = (0_u8..24, any::<bool>());
+    let group = prop_oneof![
+        1 => Just(Vec::new()),
+        3 => prop::collection::vec(one.clone(), 0..6),
+        1 => prop::collection::vec(one, 0..60),
+    ];
+    let join = |told: Vec<(u8, bool)>| {
+        let one = |(person, is_read): (u8, bool)| Participants::one("group", &person.to_string(), is_read);
+        told.into_iter().map(one).fold(Participants::default(), |all, one| all.join(&one))
+    };
+    prop::collection::vec(group.prop_map(join), number)
 }
 
 /// Rows as the operator makes them from what a gateway says: texts are cleaned and cut.

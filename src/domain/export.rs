@@ -1,7 +1,7 @@
 //! The log of a Broadcast as one CSV, for people and their spreadsheets.
 //!
 //! In: its pages. Out: a row per chat, in the order of the audience: `chat,outcome,time,attempts,messageId,code,detail`, then
-//! the parameters of all recipients. Pages keep every text as it was written. A spreadsheet runs some texts as formulas, and
+//! the parameters of all recipients, and where participants of a group were told apart, how many of them have it. Pages keep every text as it was written. A spreadsheet runs some texts as formulas, and
 //! so may send the whole log to whoever chose a name such as `=HYPERLINK(…)`. So [`Cells::Guarded`] puts a single quote in
 //! front of what could be a formula, as OWASP's guidance on CSV injection has it.
 
@@ -15,6 +15,9 @@ use super::page::{Page, PageError, Recipient};
 use super::page_csv::{OUTCOME_HEADER, name};
 use super::text::is_invisible;
 use crate::api::{Broadcast, BroadcastBatch};
+
+/// Columns behind all others, of a log in which participants of a group were told apart.
+const PARTICIPANT_HEADER: [&str; 2] = ["participantsDelivered", "participantsRead"];
 
 /// Missing pages that are named at most.
 const MAX_NAMED: usize = 10;
@@ -117,10 +120,11 @@ pub fn csv(pages: &[Page], cells: Cells) -> String {
         });
         writer.write_record(fields).expect("should write CSV to memory");
     };
-    write(&header(&params));
+    let has_participants = pages.iter().flat_map(Page::rows).any(|row| !row.participants.is_empty());
+    write(&header(&params, has_participants));
     for page in pages {
         for (recipient, row) in page.recipients().iter().zip(page.rows()) {
-            write(&line(recipient, row, &params));
+            write(&line(recipient, row, &params, has_participants));
         }
     }
     let bytes = writer.into_inner().expect("should flush CSV to memory");
@@ -128,17 +132,19 @@ pub fn csv(pages: &[Page], cells: Cells) -> String {
 }
 
 /// The columns. A parameter that has the name of another column is told apart by what no name of a parameter has: a dot.
-fn header(params: &BTreeSet<&str>) -> Vec<String> {
-    let column = |param: &&str| match OUTCOME_HEADER.contains(param) {
+fn header(params: &BTreeSet<&str>, has_participants: bool) -> Vec<String> {
+    let last = if has_participants { &PARTICIPANT_HEADER[..] } else { &[] };
+    let column = |param: &&str| match OUTCOME_HEADER.contains(param) || last.contains(param) {
         true => format!("params.{param}"),
         false => (*param).to_owned(),
     };
-    OUTCOME_HEADER.iter().map(|name| (*name).to_owned()).chain(params.iter().map(column)).collect()
+    let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    own(&OUTCOME_HEADER).into_iter().chain(params.iter().map(column)).chain(own(last)).collect()
 }
 
-fn line(recipient: &Recipient, row: &Row, params: &BTreeSet<&str>) -> Vec<String> {
+fn line(recipient: &Recipient, row: &Row, params: &BTreeSet<&str>, has_participants: bool) -> Vec<String> {
     // Without `..`: a field that is added belongs into the log.
-    let Row { outcome, time, attempts, message_id, fates: _, code, detail } = row;
+    let Row { outcome, time, attempts, message_id, fates: _, code, detail, participants } = row;
     let fixed = [
         recipient.chat.clone(),
         name(*outcome).to_owned(),
@@ -149,7 +155,11 @@ fn line(recipient: &Recipient, row: &Row, params: &BTreeSet<&str>) -> Vec<String
         detail.clone(),
     ];
     let params = params.iter().map(|param| recipient.params.get(*param).cloned().unwrap_or_default());
-    fixed.into_iter().chain(params).collect()
+    let counts = participants.counts();
+    let counts = [counts.map(|counts| counts.delivered), counts.map(|counts| counts.read)];
+    let counts = counts.map(|count| count.map(|count| count.to_string()).unwrap_or_default());
+    let counts = counts.into_iter().filter(|_| has_participants);
+    fixed.into_iter().chain(params).chain(counts).collect()
 }
 
 /// A text with a quote in front of all that a spreadsheet could run: in front of the text itself, and in front of what

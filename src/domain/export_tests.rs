@@ -72,8 +72,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn pages() -> impl Strategy<Value = Vec<Page>> {
-    let name =
-        prop_oneof![4 => "[a-c]", 1 => prop::sample::select(&OUTCOME_HEADER[..]).prop_map(str::to_owned)];
+    let name = prop_oneof![4 => "[a-c]", 1 => prop::sample::select([&OUTCOME_HEADER[..], &PARTICIPANT_HEADER].concat()).prop_map(str::to_owned)];
     let value = text().prop_filter("an empty parameter is an absent one", |value| !value.is_empty());
     let recipient = (text(), prop::collection::btree_map(name, value, 0..4));
     let recipient = recipient.prop_map(|(chat, params)| Recipient { chat, skip: String::new(), params });
@@ -124,6 +123,7 @@ proptest! {
         let columns: BTreeSet<&String> = header.iter().collect();
         prop_assert_eq!(columns.len(), header.len(), "each name once: {:?}", header);
         let held = pages.iter().flat_map(|page| page.recipients().iter().zip(page.rows()));
+        let of_groups = held.clone().any(|(_, row)| row.participants.counts().is_some());
         prop_assert_eq!(held.clone().count() + 1, rows.len());
         for ((recipient, row), line) in held.zip(&undone[1..]) {
             let of: BTreeMap<&str, &str> = header.iter().map(String::as_str).zip(line.iter().map(String::as_str)).collect();
@@ -132,13 +132,19 @@ proptest! {
             prop_assert_eq!(of["time"].parse().ok(), row.time);
             prop_assert_eq!(of["attempts"].parse(), Ok(row.attempts));
             prop_assert_eq!([of["messageId"], of["code"], of["detail"]], [&row.message_id, &row.code, &row.detail]);
-            for column in &header[OUTCOME_HEADER.len()..] {
+            let counts = row.participants.counts();
+            let counts = counts.map(|counts| [counts.delivered.to_string(), counts.read.to_string()]);
+            let said = PARTICIPANT_HEADER.map(|name| if of_groups { of[name] } else { "" });
+            prop_assert_eq!(said, counts.as_ref().map_or(["", ""], |[delivered, read]| [delivered.as_str(), read]));
+            for column in &header[OUTCOME_HEADER.len()..header.len() - if of_groups { 2 } else { 0 }] {
                 let param = column.strip_prefix("params.").unwrap_or(column);
                 prop_assert_eq!(of[column.as_str()], recipient.params.get(param).map_or("", String::as_str));
             }
             for name in recipient.params.keys() {
                 let told_apart = format!("params.{name}");
-                let wanted = if OUTCOME_HEADER.contains(&name.as_str()) { &told_apart } else { name };
+                let is_taken = OUTCOME_HEADER.contains(&name.as_str())
+                    || of_groups && PARTICIPANT_HEADER.contains(&name.as_str());
+                let wanted = if is_taken { &told_apart } else { name };
                 prop_assert!(columns.contains(wanted), "{:?} in {:?}", wanted, header);
             }
         }

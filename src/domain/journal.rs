@@ -4,15 +4,19 @@
 //! is known of a row that counts, as in a page: so it does not matter in which order journals are taken in, and how often.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::outcome::{Outcome, Row};
 use super::page_csv::name;
+use super::participants::Participants;
 
-/// Receipts of one journal at most: 46 KB, so that it is no larger than a page.
+/// Receipts of one journal at most: 46 KB, so that it is no larger than a page. Those of a group count for several, as they are longer.
 pub const MAX_RECEIPTS: usize = 1000;
+/// Bytes of a receipt.
+const RECEIPT_BYTES: usize = 46;
 const HEADER: &str = "page,row,outcome,time";
 
 /// How far one message came. Of two, the greater one is what both say together: read before delivered, then the earlier one.
@@ -22,9 +26,17 @@ struct Progress {
     time: Reverse<Timestamp>,
 }
 
+/// What is known of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    progress: Progress,
+    /// Of a group, which participants have the message.
+    participants: Participants,
+}
+
 /// How far messages of one Broadcast came, by page and row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Receipts(BTreeMap<(usize, usize), Progress>);
+pub struct Receipts(BTreeMap<(usize, usize), Known>);
 
 /// The text of a journal that makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -37,7 +49,8 @@ pub struct NotAJournal {
 impl Progress {
     /// What evidence says, if it says nothing but how far the message came.
     fn of(evidence: &Row) -> Option<Self> {
-        let Row { outcome, time, attempts, message_id: _, fates, code, detail } = evidence;
+        // What it says of participants is kept beside this.
+        let Row { outcome, time, attempts, message_id: _, fates, code, detail, participants: _ } = evidence;
         let is_read = match outcome {
             Outcome::Delivered => false,
             Outcome::Read => true,
@@ -51,9 +64,28 @@ impl Progress {
     fn outcome(self) -> Outcome {
         if self.is_read { Outcome::Read } else { Outcome::Delivered }
     }
+}
 
-    fn evidence(self) -> Row {
-        Row::known(self.outcome(), 1, self.time.0)
+impl Known {
+    fn of(evidence: &Row) -> Option<Self> {
+        let participants = evidence.participants.clone();
+        Progress::of(evidence).map(|progress| Self { progress, participants })
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.progress = self.progress.max(other.progress);
+        self.participants = self.participants.join(&other.participants);
+    }
+
+    fn evidence(&self) -> Row {
+        let Self { progress, participants } = self;
+        let row = Row::known(progress.outcome(), 1, progress.time.0);
+        Row { participants: participants.clone(), ..row }
+    }
+
+    /// For how many receipts it counts.
+    fn weight(&self) -> usize {
+        1 + self.participants.text_bytes().div_ceil(RECEIPT_BYTES)
     }
 }
 
@@ -64,7 +96,7 @@ impl Receipts {
     pub fn of(page: usize, evidence: &[(usize, Row)]) -> Option<Self> {
         let mut receipts = Self::default();
         for (row, evidence) in evidence {
-            receipts.add((page, *row), Progress::of(evidence)?);
+            receipts.add((page, *row), Known::of(evidence)?);
         }
         Some(receipts)
     }
@@ -83,26 +115,37 @@ impl Receipts {
 
     /// Adds others of the same Broadcast.
     pub fn extend(&mut self, others: Self) {
-        for (at, progress) in others.0 {
-            self.add(at, progress);
+        for (at, known) in others.0 {
+            self.add(at, known);
         }
     }
 
-    fn add(&mut self, at: (usize, usize), progress: Progress) {
-        self.0.entry(at).and_modify(|known| *known = progress.max(*known)).or_insert(progress);
+    fn add(&mut self, at: (usize, usize), news: Known) {
+        match self.0.entry(at) {
+            Entry::Occupied(mut known) => known.get_mut().join(&news),
+            Entry::Vacant(free) => drop(free.insert(news)),
+        }
     }
 
     /// The same in parts that each fit into a journal.
     #[must_use]
     pub fn parts(&self) -> Vec<Self> {
-        let all: Vec<_> = self.0.iter().map(|(at, progress)| (*at, *progress)).collect();
-        all.chunks(MAX_RECEIPTS).map(|part| Self(part.iter().copied().collect())).collect()
+        let (mut parts, mut filled) = (Vec::<Self>::new(), 0);
+        for (at, known) in &self.0 {
+            filled += known.weight();
+            if parts.is_empty() || filled > MAX_RECEIPTS {
+                parts.push(Self::default());
+                filled = known.weight();
+            }
+            parts.last_mut().expect("should have just made one").0.insert(*at, known.clone());
+        }
+        parts
     }
 
     /// The text of a journal that holds them.
     #[must_use]
     pub fn text(&self) -> String {
-        let lines = self.0.iter().map(|(at, progress)| line(*at, *progress));
+        let lines = self.0.iter().map(|(at, known)| line(*at, known));
         [format!("{HEADER}\n")].into_iter().chain(lines).collect()
     }
 
@@ -123,8 +166,8 @@ impl Receipts {
         }
         let mut receipts = Self::default();
         for (text, line) in lines {
-            let (at, progress) = read_line(text).ok_or(NotAJournal { line })?;
-            receipts.add(at, progress);
+            let (at, known) = read_line(text).ok_or(NotAJournal { line })?;
+            receipts.add(at, known);
         }
         Ok(receipts)
     }
@@ -133,8 +176,8 @@ impl Receipts {
     #[must_use]
     pub fn by_page(&self) -> BTreeMap<usize, Vec<(usize, Row)>> {
         let mut pages: BTreeMap<usize, Vec<(usize, Row)>> = BTreeMap::new();
-        for ((page, row), progress) in &self.0 {
-            pages.entry(*page).or_default().push((*row, progress.evidence()));
+        for ((page, row), known) in &self.0 {
+            pages.entry(*page).or_default().push((*row, known.evidence()));
         }
         pages
     }
@@ -142,15 +185,18 @@ impl Receipts {
     /// Those of these pages alone.
     #[must_use]
     pub fn of_pages(&self, pages: &BTreeSet<usize>) -> Self {
-        Self(self.0.iter().filter(|((page, _), _)| pages.contains(page)).map(|(at, of)| (*at, *of)).collect())
+        let of_them = self.0.iter().filter(|((page, _), _)| pages.contains(page));
+        Self(of_them.map(|(at, known)| (*at, known.clone())).collect())
     }
 }
 
-fn line((page, row): (usize, usize), progress: Progress) -> String {
-    format!("{page},{row},{},{}\n", name(progress.outcome()), progress.time.0)
+/// Participants make a field of their own, which other lines do not have.
+fn line((page, row): (usize, usize), Known { progress, participants }: &Known) -> String {
+    let comma = if participants.is_empty() { "" } else { "," };
+    format!("{page},{row},{},{}{comma}{participants}\n", name(progress.outcome()), progress.time.0)
 }
 
-fn read_line(text: &str) -> Option<((usize, usize), Progress)> {
+fn read_line(text: &str) -> Option<((usize, usize), Known)> {
     let mut fields = text.split(',');
     let (page, row) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let outcome = fields.next()?;
@@ -158,7 +204,9 @@ fn read_line(text: &str) -> Option<((usize, usize), Progress)> {
         .into_iter()
         .find_map(|(known, is_read)| (name(known) == outcome).then_some(is_read))?;
     let time = Reverse(fields.next()?.parse().ok()?);
-    fields.next().is_none().then_some(((page, row), Progress { is_read, time }))
+    let participants = fields.next().map_or(Ok(Participants::default()), Participants::parse_whole).ok()?;
+    let known = Known { progress: Progress { is_read, time }, participants };
+    fields.next().is_none().then_some(((page, row), known))
 }
 
 #[cfg(test)]

@@ -13,10 +13,14 @@ fn time(millisecond: i64) -> Timestamp {
 
 /// A receipt that says how far a message came: a row and what is known of it.
 fn progress() -> impl Strategy<Value = (usize, Row)> {
-    (0..ROWS, any::<bool>(), 0_i64..4).prop_map(|(row, is_read, millisecond)| {
-        let outcome = if is_read { Outcome::Read } else { Outcome::Delivered };
-        (row, Row::known(outcome, 1, time(millisecond)))
-    })
+    (0..ROWS, any::<bool>(), 0_i64..4, prop::option::of(0_u8..20)).prop_map(
+        |(row, is_read, millisecond, participant)| {
+            let outcome = if is_read { Outcome::Read } else { Outcome::Delivered };
+            let told = Row::known(outcome, 1, time(millisecond));
+            let participant = participant.map(|person| person.to_string());
+            (row, participant.map_or(told.clone(), |person| told.with_participant("group", &person)))
+        },
+    )
 }
 
 /// A page whose rows are as they may be when a receipt is put into a journal.
@@ -104,12 +108,14 @@ proptest! {
     #[test]
     fn a_journal_survives_its_text(
         evidence in prop::collection::vec((0_usize..4000, 0_usize..250, any::<bool>(), any::time()), 0..2500),
+        groups in any::participants(5),
     ) {
         let mut receipts = Receipts::default();
-        for (page, row, is_read, time) in evidence {
+        for ((page, row, is_read, time), group) in evidence.into_iter().zip(groups.iter().cycle()) {
             let Some(time) = time else { continue };
             let outcome = if is_read { Outcome::Read } else { Outcome::Delivered };
-            receipts.extend(Receipts::of(page, &[(row, Row::known(outcome, 1, time))]).expect("plain"));
+            let told = Row { participants: group.clone(), ..Row::known(outcome, 1, time) };
+            receipts.extend(Receipts::of(page, &[(row, told)]).expect("plain"));
         }
         let mut read = Receipts::default();
         let mut number = 0;
@@ -143,6 +149,15 @@ fn what_says_more_than_how_far_a_message_came_is_left_to_the_page() {
 }
 
 #[test]
+fn only_receipts_of_groups_have_a_field_for_participants() {
+    let told = |row: Row| Receipts::of(3, &[(7, row)]).expect("plain").text();
+    let read = Row::known(Outcome::Read, 1, time(0));
+    assert_eq!(told(read.clone()), "page,row,outcome,time\n3,7,Read,2000-01-01T00:00:00Z\n");
+    let of_group = told(read.with_participant("group", "15550100"));
+    assert_eq!(of_group, "page,row,outcome,time\n3,7,Read,2000-01-01T00:00:00Z,uiff\n");
+}
+
+#[test]
 fn other_texts_are_no_journals() {
     for (text, line) in [
         ("", 1),
@@ -152,6 +167,9 @@ fn other_texts_are_no_journals() {
         ("page,row,outcome,time\n1,2,Read,soon\n", 2),
         ("page,row,outcome,time\n-1,2,Read,2026-11-23T10:00:00Z\n", 2),
         ("page,row,outcome,time\n1,2,Read,2026-11-23T10:00:00Z,x\n", 2),
+        ("page,row,outcome,time\n1,2,Read,2026-11-23T10:00:00Z,\n", 2),
+        ("page,row,outcome,time\n1,2,Read,2026-11-23T10:00:00Z,b=d-\n", 2),
+        ("page,row,outcome,time\n1,2,Read,2026-11-23T10:00:00Z,abcd,efgh\n", 2),
     ] {
         assert_eq!(Receipts::parse(text), Err(NotAJournal { line }), "{text}");
     }

@@ -25,6 +25,7 @@ pub mod message;
 pub mod outcome;
 pub mod page;
 mod page_csv;
+mod participants;
 pub mod polling;
 pub mod rate;
 pub mod receipt;

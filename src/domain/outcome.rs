@@ -12,6 +12,8 @@ use jiff::Timestamp;
 
 use super::fates::Fates;
 use super::page_csv;
+pub use super::participants::MAX_PARTICIPANTS;
+use super::participants::Participants;
 use super::text::cut_to_line;
 pub use crate::api::OutcomeName as Outcome;
 
@@ -23,6 +25,8 @@ pub const MAX_CODE: usize = 64;
 pub const MAX_MESSAGE_ID: usize = 128;
 /// What is between a message id and the fates of other messages in a page. An id with one is dropped.
 pub(super) const AFTER_ID: char = '\t';
+/// What is between a detail and the participants of a group in a page. No detail has one.
+pub(super) const AFTER_DETAIL: char = '\t';
 
 /// What is known of one chat of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Row {
     pub code: String,
     /// What the gateway said, or empty.
     pub detail: String,
+    /// Participants of a group that have the message, as far as they are known. Of no other row than a Delivered or Read one.
+    pub(super) participants: Participants,
 }
 
 impl Row {
@@ -55,6 +61,7 @@ impl Row {
             fates: Fates::default(),
             code: String::new(),
             detail: String::new(),
+            participants: Participants::default(),
         }
     }
 
@@ -88,6 +95,15 @@ impl Row {
         self
     }
 
+    /// The same row as one participant of a group tells it. Nothing but a delivery speaks for a participant.
+    #[must_use]
+    pub fn with_participant(mut self, group: &str, participant: &str) -> Self {
+        if self.has_arrived() {
+            self.participants = Participants::one(group, participant, self.outcome == Outcome::Read);
+        }
+        self
+    }
+
     /// The same row with an error, cut to what a page has room for.
     #[must_use]
     pub fn with_error(mut self, code: &str, detail: &str) -> Self {
@@ -102,6 +118,11 @@ impl Row {
         rank(self.outcome) >= rank(Outcome::Sent) && self.outcome != Outcome::Skipped
     }
 
+    /// Whether somebody has the message.
+    pub(super) fn has_arrived(&self) -> bool {
+        matches!(self.outcome, Outcome::Delivered | Outcome::Read)
+    }
+
     /// Takes in another view of the same chat. The greater evidence wins; message ids and attempts are kept of both.
     pub fn merge(&mut self, other: &Self) {
         let attempts = self.attempts.max(other.attempts);
@@ -113,6 +134,7 @@ impl Row {
         };
         let message_id = message_id.clone();
         let fates = self.all_fates().join(&other.all_fates());
+        let participants = self.participants.join(&other.participants);
         let outcome = match weight(other) > weight(self) {
             true => other.outcome,
             false => self.outcome,
@@ -121,6 +143,7 @@ impl Row {
             self.clone_from(other);
         }
         (self.attempts, self.message_id, self.outcome) = (attempts, message_id, outcome);
+        self.participants = if self.has_arrived() { participants } else { Participants::default() };
         self.settle(fates);
     }
 

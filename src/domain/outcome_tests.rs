@@ -41,6 +41,8 @@ proptest! {
         let both = merged(a, b);
         prop_assert!(class(&both) >= class(a) && both.attempts >= a.attempts);
         prop_assert!(class(&both) > class(a) || both.message_id >= a.message_id);
+        let known = |row: &Row| row.participants.counts().map(|counts| (counts.delivered, counts.read));
+        prop_assert!(known(&both).map(|of| of.0) >= known(a).map(|of| of.0) || both.outcome == Outcome::Skipped);
         // What knows more before knows more after.
         let (less, more) = (merged(a, c), merged(&both, c));
         prop_assert_eq!(merged(&less, &more), more);
@@ -135,6 +137,24 @@ fn a_late_sent_does_not_take_a_read_back() {
     let mut row = Row::known(Outcome::Read, 1, at(5));
     row.merge(&Row::known(Outcome::Sent, 1, at(9)).with_message_id("m1"));
     assert_eq!((row.outcome, row.message_id.as_str()), (Outcome::Read, "m1"));
+}
+
+#[test]
+fn participants_of_a_group_outlast_whatever_else_is_heard_of_it() {
+    let told = |outcome, person: &str| Row::known(outcome, 1, at(5)).with_participant("group", person);
+    let mut row = Row::known(Outcome::Sent, 1, at(1)).with_message_id("1");
+    for heard in [
+        told(Outcome::Delivered, "ana"),
+        told(Outcome::Read, "ben"),
+        Row::known(Outcome::Failed, 1, at(6)).with_message_id("1").with_error("131026", "no"),
+        Row::known(Outcome::Unknown, 2, at(7)),
+        told(Outcome::Delivered, "ben"),
+        Row::known(Outcome::Delivered, 1, at(0)),
+    ] {
+        row.merge(&heard);
+    }
+    let counts = row.participants.counts().map(|counts| (counts.delivered, counts.read));
+    assert_eq!((row.outcome, counts), (Outcome::Read, Some((2, 1))));
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::fates::Fates;
-use super::outcome::{AFTER_ID, MAX_CODE, MAX_DETAIL, MAX_MESSAGE_ID, Outcome, Row};
+use super::outcome::{AFTER_DETAIL, AFTER_ID, MAX_CODE, MAX_DETAIL, MAX_MESSAGE_ID, Outcome, Row};
 use super::page::{PageError, Recipient};
+use super::participants::{MARK_BYTES, Participants};
 
 /// Columns of the outcomes.
 pub(super) const OUTCOME_HEADER: [&str; 7] =
@@ -23,17 +24,20 @@ pub(super) const MAX_TEXTS: usize = 48_128;
 pub(super) const OUTCOME_HEADER_BYTES: usize = 51;
 /// Bytes of outcome, time, attempts, separators and the end of a line.
 const OUTCOME_FRAME: usize = 9 + 24 + 3 + 6 + 2;
-/// What a page keeps at least of a message id, a code and a detail, in bytes. A shorter code says nothing.
-const LEAST: Cut = Cut { message_id: 96, code: 8, detail: 0 };
+/// Bytes of a tab within JSON.
+const TAB_BYTES: usize = 2;
+/// What a page keeps at least of a message id, a code and a detail, in bytes. A shorter code says nothing. Participants of a group
+/// have what these leave: eight of them fit beside an id of 70 bytes.
+const LEAST: Cut = Cut { message_id: 96, code: 8, detail: 0, row: 96 + 8 };
 /// How much of what a gateway said is kept, the first that fits. Details go first, ids last: they find receipts.
 const CUTS: [Cut; 8] = [
-    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: MAX_DETAIL },
-    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 120 },
-    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 80 },
-    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 40 },
-    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 0 },
-    Cut { message_id: MAX_MESSAGE_ID, code: 16, detail: 0 },
-    Cut { message_id: MAX_MESSAGE_ID, code: 8, detail: 0 },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: MAX_DETAIL, row: usize::MAX },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 120, row: usize::MAX },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 80, row: usize::MAX },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 40, row: usize::MAX },
+    Cut { message_id: MAX_MESSAGE_ID, code: MAX_CODE, detail: 0, row: usize::MAX },
+    Cut { message_id: MAX_MESSAGE_ID, code: 16, detail: 0, row: usize::MAX },
+    Cut { message_id: MAX_MESSAGE_ID, code: 8, detail: 0, row: usize::MAX },
     LEAST,
 ];
 
@@ -43,6 +47,8 @@ struct Cut {
     message_id: usize,
     code: usize,
     detail: usize,
+    /// All three together, with the participants of a group: they take what is left.
+    row: usize,
 }
 
 impl Cut {
@@ -52,7 +58,21 @@ impl Cut {
         if row.outcome == Outcome::Skipped {
             return [&row.message_id, &row.code, &row.detail].map(Cow::from);
         }
-        [self.id(row), cut(&row.code, self.code).into(), cut(&row.detail, self.detail).into()]
+        let (id, code) = (self.id(row), cut(&row.code, self.code));
+        let detail = self.detail(row, bytes_of(&id) + bytes_of(code));
+        [id, code.into(), detail]
+    }
+
+    /// What was said, and the participants behind it: as many as fit beside what takes so many bytes.
+    fn detail<'a>(&self, row: &'a Row, taken: usize) -> Cow<'a, str> {
+        let said = cut(&row.detail, self.detail);
+        if row.participants.is_empty() {
+            return said.into();
+        }
+        let with = format!("{said}{AFTER_DETAIL}{}", row.participants);
+        let least = bytes_of(said) + TAB_BYTES;
+        let room = self.row.saturating_sub(taken + least) / MARK_BYTES * MARK_BYTES;
+        if room == 0 { said.into() } else { cut(&with, least + room).to_owned().into() }
     }
 
     /// Where both do not fit, what failed is kept rather than the id, and the id rather than what was only taken.
@@ -221,15 +241,26 @@ fn read_row(record: &csv::StringRecord) -> Option<Row> {
     };
     let (id, fates) = record[4].split_once(AFTER_ID).unwrap_or((&record[4], ""));
     let (id, fates) = fates.parse().map_or((&record[4], Fates::default()), |fates| (id, fates));
+    let outcome = outcome(&record[1])?;
+    let (detail, participants) = split_detail(&record[6], outcome);
     Some(Row {
-        outcome: outcome(&record[1])?,
+        outcome,
         time,
         attempts: record[3].parse().ok()?,
         message_id: id.to_owned(),
         fates,
         code: record[5].to_owned(),
-        detail: record[6].to_owned(),
+        detail: detail.to_owned(),
+        participants,
     })
+}
+
+/// What was said, and the participants of a group that have the message.
+fn split_detail(detail: &str, outcome: Outcome) -> (&str, Participants) {
+    let has_arrived = matches!(outcome, Outcome::Delivered | Outcome::Read);
+    let split = detail.split_once(AFTER_DETAIL).filter(|_| has_arrived);
+    let split = split.and_then(|(said, participants)| Some((said, participants.parse().ok()?)));
+    split.unwrap_or((detail, Participants::default()))
 }
 
 /// Name of an outcome in a page.

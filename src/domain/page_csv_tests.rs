@@ -100,3 +100,37 @@ fn what_became_of_other_messages_is_kept_beside_the_id_and_goes_before_it() {
     let cut = Cut { message_id: 10, ..LEAST };
     assert_eq!(cut.of(&row)[0], "wamid.2");
 }
+
+fn stored_row(row: &Row) -> String {
+    let recipient = Recipient { chat: "group".into(), skip: String::new(), params: BTreeMap::new() };
+    let text = write_outcomes(std::slice::from_ref(&recipient), std::slice::from_ref(row));
+    text.lines().nth(1).expect("a row").to_owned()
+}
+
+#[test]
+fn participants_stand_behind_the_detail_and_other_rows_are_as_they_were() {
+    let time = "2026-11-23T10:00:00Z".parse().expect("time");
+    let row = Row::known(Outcome::Delivered, 1, time).with_message_id("wamid.1").with_detail("said");
+    assert_eq!(stored_row(&row), "group,Delivered,2026-11-23T10:00:00Z,1,wamid.1,,said");
+    let of_group = row.clone().with_participant("group", "15550100");
+    assert_eq!(stored_row(&of_group), "group,Delivered,2026-11-23T10:00:00Z,1,wamid.1,,said\tuife");
+    for outcome in [Outcome::Sent, Outcome::Failed] {
+        let row = Row { outcome, ..row.clone() };
+        assert_eq!(
+            row.clone().with_participant("group", "15550100"),
+            row,
+            "{outcome:?} is nothing of a participant"
+        );
+    }
+}
+
+#[test]
+fn participants_that_a_version_without_them_has_cut_are_read_as_far_as_they_are_whole() {
+    let counted =
+        |detail: &str| split_detail(detail, Outcome::Read).1.counts().map(|counts| counts.delivered);
+    assert_eq!(counted("\tAAAAAAAE"), Some(2));
+    assert_eq!(counted("\tAAAAAAA"), Some(1));
+    assert_eq!(counted("\tA"), None);
+    assert_eq!(split_detail("a\tno, none", Outcome::Read), ("a\tno, none", Participants::default()));
+    assert_eq!(split_detail("a\tAAAA", Outcome::Sent), ("a\tAAAA", Participants::default()));
+}

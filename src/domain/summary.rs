@@ -266,6 +266,7 @@ fn chat_outcome(recipient: &Recipient, row: &Row) -> ChatOutcome {
         attempts: i32::try_from(row.attempts).unwrap_or(i32::MAX),
         message_id: (!row.message_id.is_empty()).then(|| row.message_id.clone()),
         error: error_of(row),
+        participants: row.participants.counts(),
     }
 }
 

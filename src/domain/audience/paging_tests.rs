@@ -12,8 +12,9 @@ use crate::api::{
 };
 use crate::domain::any;
 use crate::domain::audience::{Audience, MAX_ROWS};
-use crate::domain::ids::{Incarnation, page_name};
-use crate::domain::outcome::{MAX_MESSAGE_ID, Outcome, Row};
+use crate::domain::ids::{Incarnation, ObjectKey, page_name};
+use crate::domain::outcome::{MAX_MESSAGE_ID, MAX_PARTICIPANTS, Outcome, Row};
+use crate::domain::summary::{PageSummary, Place};
 
 /// Largest page as JSON, as the scalability guidance for custom resources has it.
 const LARGEST_PAGE: usize = 50 * 1024;
@@ -114,10 +115,11 @@ fn texts() -> impl Strategy<Value = String> {
 /// What may be recorded of a chat. Nothing is tried a thousand times: `maxAttempts` ends at 20.
 fn results() -> impl Strategy<Value = Vec<Row>> {
     let outcome = prop::sample::select(&any::OUTCOMES[..]);
-    let result =
-        (outcome, 0_u32..1000, texts(), texts(), texts()).prop_map(|(outcome, tries, id, code, detail)| {
-            Row::known(outcome, tries, now()).with_message_id(&id).with_error(&code, &detail)
-        });
+    let said = (outcome, 0_u32..1000, texts(), texts(), texts());
+    let result = (said, 0..=MAX_PARTICIPANTS).prop_map(|((outcome, tries, id, code, detail), people)| {
+        let row = Row::known(outcome, tries, now()).with_message_id(&id).with_error(&code, &detail);
+        with_participants(&row, people)
+    });
     prop::collection::vec(result, 1..9)
 }
 
@@ -197,14 +199,25 @@ fn longest_answer(wide: &str, outcome: Outcome) -> Row {
         .with_error(&format!("c{}c", wide.repeat(64)), &format!("d{}d", wide.repeat(160)))
 }
 
+/// The same with so many participants, if it is a delivery.
+fn with_participants(row: &Row, number: usize) -> Row {
+    let told = |person: usize| row.clone().with_participant("group", &person.to_string());
+    (0..number).map(told).fold(row.clone(), |mut all, one| {
+        all.merge(&one);
+        all
+    })
+}
+
 #[test]
 fn the_worst_of_every_form_and_outcome_fits_into_its_pages() {
     let mut largest = 0;
     for wide in WIDE {
         let mixed = any::OUTCOMES.map(|outcome| longest_answer(wide, outcome));
+        let mixed = mixed.map(|row| with_participants(&row, MAX_PARTICIPANTS));
         // A longer id is dropped where there is no room for it, and this one is always kept.
         let id = "m".repeat(96);
-        let delivered = [longest_answer("m", Outcome::Delivered).with_message_id(&id)];
+        let delivered = longest_answer("m", Outcome::Delivered).with_message_id(&id);
+        let delivered = [with_participants(&delivered, MAX_PARTICIPANTS)];
         for mut chats in widest_audiences(wide) {
             // An audience without anybody to send to is none.
             chats.push(Chat { id: "15550100".into(), params: BTreeMap::new() });
@@ -257,4 +270,37 @@ fn one_chat_with_all_that_is_allowed_fits_into_a_page() {
     let page = answered(page.clone(), &refusal(&"m".repeat(128), &"c".repeat(64), &"d".repeat(160)));
     assert!(json_bytes(&page) <= LARGEST_PAGE);
     assert_eq!(page.rows()[0].detail.len(), 160);
+}
+
+/// How many participants are counted of each chat of a full page of groups, with message ids of so many bytes.
+fn participants_in_a_full_page(people: usize, id: usize) -> Vec<Option<i32>> {
+    let chat =
+        |group| Chat { id: format!("Y2FwaV9ncm91cDo{}{group:04}", "x".repeat(42)), params: BTreeMap::new() };
+    let pages = pages(audience(&(0..200).map(chat).collect::<Vec<_>>()));
+    assert!(pages.len() > 1, "the first one is full");
+    let read = Row::known(Outcome::Delivered, 1, now()).with_message_id(&"m".repeat(id));
+    let page = answered(pages[0].clone(), &with_participants(&read, people));
+    assert!(json_bytes(&page) <= LARGEST_PAGE);
+    let stored = reread(&page);
+    assert_eq!(stored.status(), page.status());
+    assert!(stored.rows().iter().all(|row| row.message_id.len() == id));
+    let place =
+        Place { key: ObjectKey::new("shop", "sale-00000"), index: 0, uid: "1".into(), resource_version: 1 };
+    let shown = PageSummary::of(place, &stored).notable;
+    shown.iter().map(|chat| chat.participants.map(|counts| counts.delivered)).collect()
+}
+
+#[test]
+fn a_full_page_of_groups_has_room_for_all_participants_that_a_group_may_have() {
+    let counted = |people, id| {
+        let mut counted = participants_in_a_full_page(people, id);
+        counted.dedup();
+        counted
+    };
+    assert_eq!(counted(8, 62), [Some(8)]);
+    assert_eq!(counted(8, 70), [Some(8)]);
+    // An id goes before what is counted.
+    assert_eq!(counted(8, 90), [Some(3)]);
+    assert_eq!(counted(8, 96), [Some(1)]);
+    assert_eq!(counted(MAX_PARTICIPANTS, 62), [Some(10)]);
 }
