@@ -285,6 +285,7 @@ impl ReceiptArgs {
                 twilio_auth_token: to.twilio_auth_token,
                 periskope_url: to.periskope_url,
                 periskope_signing_key: self.periskope_signing_key,
+                ..ProviderReceipts::default()
             },
         }
     }

@@ -17,6 +17,8 @@ use crate::webhooks::Secret;
 pub(super) struct Receipt {
     pub(super) status: Status,
     pub(super) time: Timestamp,
+    /// Of a group of `WhatsApp`, the participant that it is about. `None`: it is about all.
+    pub(super) participant: Option<usize>,
 }
 
 /// How far a message came.
@@ -49,13 +51,36 @@ impl ReceiptPlan {
     /// The receipts of a message, in the order in which they are sent. The same token always gets the same ones, and where
     /// there is none, the same chat.
     pub(super) fn receipts(&self, message: &AcceptedMessage) -> VecDeque<Receipt> {
-        let mut statuses = self.statuses(message);
+        let of_all = self.statuses(message).into_iter().map(|status| (status, None));
+        let mut told: Vec<_> = match is_group(message) {
+            false => of_all.collect(),
+            true => of_all
+                .filter(|(status, _)| matches!(status, Status::Sent | Status::Failed))
+                .chain(self.of_participants(message))
+                .collect(),
+        };
         if self.settings.reverse {
-            statuses.reverse();
+            told.reverse();
         }
-        let receipt = |status: &Status| Receipt { status: *status, time: message.time };
+        let receipt = |(status, participant)| Receipt { status, time: message.time, participant };
         let times = self.settings.times;
-        statuses.iter().map(receipt).flat_map(|receipt| std::iter::repeat_n(receipt, times)).collect()
+        told.into_iter().map(receipt).flat_map(|receipt| std::iter::repeat_n(receipt, times)).collect()
+    }
+
+    /// What becomes of the message of a group for each of its participants, unless it failed for all of them.
+    fn of_participants(&self, message: &AcceptedMessage) -> Vec<(Status, Option<usize>)> {
+        if self.statuses(message).contains(&Status::Failed) {
+            return Vec::new();
+        }
+        let participants = self.settings.providers.whats_app_participants.iter().enumerate();
+        let each = participants.flat_map(|(number, participant)| {
+            let drawn = self.drawn(&format!("{}{}{participant}", message.token, message.chat));
+            drawn
+                .into_iter()
+                .filter(|status| *status != Status::Sent)
+                .map(move |status| (status, Some(number)))
+        });
+        each.collect()
     }
 
     /// How far a message came by now, whether or not its receipts were brought. `None`: it waits.
@@ -111,6 +136,11 @@ impl ReceiptPlan {
         };
         (draw < sent_percent).then_some(Status::Sent).into_iter().chain(more.iter().copied()).collect()
     }
+}
+
+/// Whether a message goes to a group whose participants are told apart: one of `WhatsApp`, whose id has letters.
+pub(super) fn is_group(message: &AcceptedMessage) -> bool {
+    message.format == Format::WhatsApp && message.chat.contains(|c: char| c.is_ascii_alphabetic())
 }
 
 /// Telegram tells nothing of messages, but of a person who blocked the bot. Nobody knows whether an SMS was read.

@@ -82,13 +82,15 @@ pub struct ReceiptSettings {
 
 /// Where the receipts of providers go, and what they are signed with. Those without an address are not sent, those without a secret
 /// not signed. `{channel}` in an address is the sender: phone number id, bot id, or phone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProviderReceipts {
     /// Where `WhatsApp` statuses go.
     pub whats_app_url: Option<String>,
     /// App secret, for `X-Hub-Signature-256`.
     pub whats_app_secret: Option<String>,
+    /// Who is in each group of `WhatsApp`: what becomes of its message is drawn and told for each of them.
+    pub whats_app_participants: Vec<String>,
     /// Where updates of a Telegram bot go. There are no receipts: a message that fails is a person who blocks the bot.
     pub telegram_url: Option<String>,
     /// `X-Telegram-Bot-Api-Secret-Token`.
@@ -99,6 +101,21 @@ pub struct ProviderReceipts {
     pub periskope_url: Option<String>,
     /// Signing key, for `x-periskope-signature`.
     pub periskope_signing_key: Option<String>,
+}
+
+impl Default for ProviderReceipts {
+    fn default() -> Self {
+        Self {
+            whats_app_url: None,
+            whats_app_secret: None,
+            whats_app_participants: ["15551000091", "15551000092", "15551000093"].map(str::to_owned).into(),
+            telegram_url: None,
+            telegram_secret: None,
+            twilio_auth_token: None,
+            periskope_url: None,
+            periskope_signing_key: None,
+        }
+    }
 }
 
 impl ProviderReceipts {

@@ -260,6 +260,7 @@ impl Stage {
             twilio_auth_token: secret(Twilio),
             periskope_url: url(Periskope),
             periskope_signing_key: secret(Periskope),
+            ..settings.providers.clone()
         };
         // The account of both HTTP formats is the name of the channel.
         let url = self.operator.receipts_url().replace("{namespace}", &self.namespace);

@@ -8,7 +8,7 @@ use super::signature::hmac_sha256_hex;
 use super::{Answer, Call, Incoming, Item, Notice, text, uid_of};
 use crate::simulator::desk::{AcceptedMessage, Message, Request};
 use crate::simulator::faults::Refusal;
-use crate::simulator::receipts::{ReceiptPlan, Status};
+use crate::simulator::receipts::{ReceiptPlan, Status, is_group};
 
 /// Most characters of a text.
 const MAX_TEXT: usize = 4096;
@@ -24,6 +24,8 @@ const UNDELIVERABLE: &str = "131026";
 const THROUGHPUT: &str = "130429";
 /// Id of the business account that all numbers belong to.
 const BUSINESS_ACCOUNT: &str = "102290129340398";
+/// Field of a status with the participant of a group: Meta's pages have both names, so each second participant has the other one.
+const PARTICIPANT: [&str; 2] = ["recipient_participant_id", "participant_recipient_id"];
 /// Kinds of media that a message can have.
 const MEDIA: [&str; 5] = ["image", "video", "audio", "document", "sticker"];
 
@@ -233,6 +235,13 @@ fn status((message, receipt): &Item<'_>, plan: &ReceiptPlan) -> Value {
     });
     if !message.token.is_empty() && !plan.settings.use_message_id {
         json["biz_opaque_callback_data"] = (*message.token).into();
+    }
+    if is_group(message) {
+        json["recipient_type"] = "group".into();
+    }
+    if let Some(number) = receipt.participant {
+        json[PARTICIPANT[number % PARTICIPANT.len()]] =
+            plan.settings.providers.whats_app_participants[number].as_str().into();
     }
     if receipt.status == Status::Failed {
         let code = plan.failed_code(UNDELIVERABLE);

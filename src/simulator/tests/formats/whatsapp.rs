@@ -207,3 +207,32 @@ async fn a_failed_status_has_an_error_and_several_share_a_request() {
         assert_eq!(status.get("biz_opaque_callback_data"), None);
     }
 }
+
+#[tokio::test]
+async fn statuses_of_a_group_come_for_each_participant_in_both_spellings() {
+    const GROUP: &str = "Y2FwaV9ncm91cDoxNzA1NTU1MDEzOToxMjAzNjM0MDQ2OTQyMzM4MjAZD";
+    let receiver = Receiver::start(0).await;
+    let bench = receiver
+        .bench(|settings| {
+            (settings.sent_percent, settings.read_percent) = (100, 0);
+            settings.providers.whats_app_url = Some(receiver.url.clone());
+            settings.providers.whats_app_participants = ["15550191", "15550192"].map(str::to_owned).into();
+        })
+        .await;
+    let mut message = with("to", json!(GROUP));
+    message["recipient_type"] = json!("group");
+    assert_eq!(send(&bench, &message).await.0, 200);
+    for (status, field, participant) in [
+        ("sent", "", ""),
+        ("delivered", "recipient_participant_id", "15550191"),
+        ("delivered", "participant_recipient_id", "15550192"),
+    ] {
+        let json = receiver.next().await.json();
+        let told = &json["entry"][0]["changes"][0]["value"]["statuses"][0];
+        assert_eq!((&told["status"], &told["recipient_id"]), (&json!(status), &json!(GROUP)));
+        assert_eq!(told["recipient_type"], "group");
+        let named = ["recipient_participant_id", "participant_recipient_id"];
+        let named = named.into_iter().find_map(|field| Some((field, told[field].as_str()?)));
+        assert_eq!(named.unwrap_or_default(), (field, participant));
+    }
+}
