@@ -33,6 +33,8 @@ pub struct Receipt {
     pub is_about_content: bool,
     /// The recipient, where the provider names it; or empty.
     pub chat: String,
+    /// Of a group, the participant that it speaks of; or empty, where it speaks of all.
+    pub participant: String,
     /// The provider's id of the number that sent, where one webhook is that of several; or empty.
     pub number: String,
 }
@@ -141,6 +143,7 @@ impl Receipt {
             is_too_fast: false,
             is_about_content: false,
             chat: String::new(),
+            participant: String::new(),
             number: String::new(),
         };
         is_id.then(receipt)
@@ -181,6 +184,20 @@ impl Receipt {
     #[must_use]
     pub fn with_chat(self, chat: &str) -> Self {
         Self { chat: chat.chars().take(MAX_ID).collect(), ..self }
+    }
+
+    /// The same of one participant of a group.
+    #[must_use]
+    pub fn with_participant(self, group: &str, participant: &str) -> Self {
+        let evidence = self.evidence.clone().with_participant(group, participant);
+        let participant = participant.chars().take(MAX_ID).collect();
+        Self { evidence, participant, ..self.with_chat(group) }
+    }
+
+    /// Whether it says what became of the chat. That one participant did not get the message says nothing of the group.
+    #[must_use]
+    pub fn is_of_whole_chat(&self) -> bool {
+        self.participant.is_empty() || self.evidence.outcome != Outcome::Failed
     }
 
     /// The same without these secrets in what the provider says.

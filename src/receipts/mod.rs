@@ -193,6 +193,7 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     let taken = room.take(receipts.len() + preferences.len())?;
     let mut located = locate(context, key, &room, receipts).await;
     located.house(context, &key.namespace).await?;
+    context.books.metrics.receipts(ReceiptResult::Applied, located.apart);
     let Located { found, notable, strangers, mut lost, unknown, unseen, .. } = located;
     stopping::stop(&context.books, &key.namespace, &notable).await?;
     // First what cannot fail for good: an opt-out that cannot be stored must not hold up the receipts for ever.
@@ -246,6 +247,8 @@ struct Located {
     found: Found,
     /// Of these, those that may mean more than their chat: failures, and chats that want no more messages.
     notable: Vec<(At, Receipt)>,
+    /// Receipts of participants of groups that say nothing of their rows.
+    apart: usize,
     /// Receipts of messages that are not of this channel.
     strangers: usize,
     /// Of these, those of chats that want no more messages.
@@ -276,8 +279,12 @@ impl Located {
                         // It speaks of this very message, and of no other of its chat.
                         receipt.evidence = receipt.evidence.with_message_id(&id);
                     }
-                    let rows = self.found.entry(at.page_of()).or_default();
-                    rows.push((at.row, receipt.evidence.clone()));
+                    if receipt.is_of_whole_chat() {
+                        let rows = self.found.entry(at.page_of()).or_default();
+                        rows.push((at.row, receipt.evidence.clone()));
+                    } else {
+                        self.apart += 1;
+                    }
                     if receipt.is_opt_out || receipt.evidence.outcome == Outcome::Failed {
                         self.notable.push((at, receipt));
                     }

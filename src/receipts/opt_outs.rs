@@ -62,13 +62,15 @@ pub async fn suppress(
         let spec = stored.as_ref().map_or(spec, |channel| &channel.spec);
         if let Some(reason) = meaning::of(spec, receipt).suppress {
             let chat = chat_of(books, at, receipt).await?;
-            let chat = chat.map(|chat| person_in(spec.provider, chat, &receipt.chat));
-            all.extend(chat.map(|chat| Suppressing::new(own, chat, reason, receipt)));
+            let who = chat.and_then(|chat| who_of(spec.provider, chat, &receipt.participant, reason));
+            all.extend(who.map(|who| Suppressing::new(own, who, reason, receipt)));
         }
     }
     for receipt in lost.iter().filter(|receipt| receipt.is_opt_out && !receipt.chat.is_empty()) {
+        let reason = reason_of(spec.provider);
+        let who = who_of(spec.provider, receipt.chat.clone(), &receipt.participant, reason);
         for own in channels_of(&books.observed, channel, &receipt.number) {
-            all.push(Suppressing::new(own, receipt.chat.clone(), reason_of(spec.provider), receipt));
+            all.extend(who.clone().map(|who| Suppressing::new(own, who, reason, receipt)));
         }
     }
     let writes = all.iter().map(|Suppressing { channel, chat, reason, code, since }| {
@@ -79,11 +81,20 @@ pub async fn suppress(
     stored.await.map_err(|error| Refusal::NotStored(Box::new(error)))
 }
 
-/// Who speaks: the chat, or the person that the receipt `named` in a group of the Cloud API. That one wants no more messages keeps none
-/// from the others.
-fn person_in(provider: ProviderName, chat: String, named: &str) -> String {
+/// Who is not to be sent to any more: the chat, or the participant of a group that the receipt names. That one wants no more messages
+/// keeps none from the others, so nobody is, where the Cloud API names no participant, or one without a number.
+fn who_of(
+    provider: ProviderName,
+    chat: String,
+    participant: &str,
+    reason: SuppressionReason,
+) -> Option<String> {
+    if !participant.is_empty() {
+        let is_number = participant.bytes().all(|byte| byte.is_ascii_digit());
+        return is_number.then(|| participant.to_owned());
+    }
     let is_group = provider == ProviderName::WhatsApp && whatsapp::is_group(&chat);
-    if is_group && !named.is_empty() { named.to_owned() } else { chat }
+    (!is_group || !reason.is_wish()).then_some(chat)
 }
 
 /// The recipient of a message, as the audience names it.
@@ -110,11 +121,21 @@ mod tests {
 
     #[test]
     fn one_who_leaves_a_group_speaks_for_nobody_else() {
-        let person = |provider, chat: &str, named| person_in(provider, chat.to_owned(), named);
-        assert_eq!(person(ProviderName::WhatsApp, "Y2FwaV9ncm91cA==", "34600111222"), "34600111222");
-        assert_eq!(person(ProviderName::WhatsApp, "Y2FwaV9ncm91cA==", ""), "Y2FwaV9ncm91cA==");
-        // The number may be another one than the message was sent to: the audience has that.
-        assert_eq!(person(ProviderName::WhatsApp, "5491155551234", "541155551234"), "5491155551234");
-        assert_eq!(person(ProviderName::Http, "ana", "ana@example.com"), "ana");
+        const GROUP: &str = "Y2FwaV9ncm91cA==";
+        let (wish, rule) = (SuppressionReason::OptedOut, SuppressionReason::ErrorPolicy);
+        for (provider, chat, participant, reason, who) in [
+            (ProviderName::WhatsApp, GROUP, "34600111222", wish, Some("34600111222")),
+            (ProviderName::WhatsApp, GROUP, "34600111222", rule, Some("34600111222")),
+            (ProviderName::WhatsApp, GROUP, "", wish, None),
+            (ProviderName::WhatsApp, GROUP, "ES.13491208655302741918", wish, None),
+            // A rule about the whole group is no wish of anybody.
+            (ProviderName::WhatsApp, GROUP, "", rule, Some(GROUP)),
+            // The audience has the number, whatever the receipt calls it.
+            (ProviderName::WhatsApp, "5491155551234", "", wish, Some("5491155551234")),
+            (ProviderName::Http, "ana", "", wish, Some("ana")),
+        ] {
+            let found = who_of(provider, chat.to_owned(), participant, reason);
+            assert_eq!(found.as_deref(), who, "{chat} {participant} {reason:?}");
+        }
     }
 }

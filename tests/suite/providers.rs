@@ -5,6 +5,7 @@
 mod accounts;
 mod certificates;
 mod contents;
+mod groups;
 mod limits;
 mod policies;
 mod polling;

@@ -14,7 +14,7 @@ use super::super::account::{self, DoorNumber, Looked, LookupRefused, Opened, Tro
 use super::super::lane::{Due, is_sending};
 use super::super::polling::Polling;
 use super::{CLAIM_RETRY, Context, Sender};
-use crate::api::{Broadcast, BroadcastChannel, StopStatus, SuppressionReason};
+use crate::api::{Broadcast, BroadcastChannel, ProviderName, StopStatus, SuppressionReason};
 use crate::clock;
 use crate::cluster::{chain, within};
 use crate::domain::answer::{Answer, Refusal, RefusalKind, SendPolicy};
@@ -26,6 +26,7 @@ use crate::domain::token::MessageToken;
 use crate::domain::window::{Choice, next_window};
 use crate::lease::Tenure;
 use crate::ledger::{AfterRecord, ClaimedRow, Ledger, LedgerError, PlannedWindow, RecordedClaim};
+use crate::providers::whatsapp;
 use crate::providers::wire::{BroadcastName, Outgoing};
 use crate::{stops, suppressions};
 
@@ -346,6 +347,10 @@ async fn suppress(
 ) {
     let provider = context.observed.channel(channel).map(|channel| channel.spec.provider);
     let reason = match kind {
+        // One of its participants says so, if at all, and nobody knows which.
+        RefusalKind::OptedOut if provider == Some(ProviderName::WhatsApp) && whatsapp::is_group(chat) => {
+            return;
+        }
         RefusalKind::OptedOut => provider.map_or(SuppressionReason::OptedOut, reason_of),
         RefusalKind::Suppressed => SuppressionReason::ErrorPolicy,
         _ => return,

@@ -117,7 +117,11 @@ fn read_status(
         notices.malformed += 1;
         return Ok(());
     };
-    let receipt = receipt.with_message_id(&message_id).with_chat(&chat.text().unwrap_or_default());
+    let (receipt, chat) = (receipt.with_message_id(&message_id), chat.text().unwrap_or_default());
+    let receipt = match participant_of(status) {
+        Some(participant) => receipt.with_participant(&chat, &participant),
+        None => receipt.with_chat(&chat),
+    };
     let receipt = Receipt { number: number.to_owned(), ..receipt };
     notices.add_receipt(if outcome == Outcome::Failed {
         let error = errors.items().and_then(|mut errors| errors.next());
@@ -125,6 +129,14 @@ fn read_status(
     } else {
         receipt
     })
+}
+
+/// Of a group, the participant that a status is about: the number, or the id of one whose number is not told. Meta's pages have the name
+/// of the field in two ways.
+fn participant_of(status: Json<'_>) -> Option<String> {
+    let names = ["recipient_participant_id", "participant_recipient_id", "recipient_participant_user_id"];
+    let ids = status.fields(names).into_iter().filter_map(Json::text);
+    ids.map(|id| id.trim_start_matches('+').to_owned()).find(|id| !id.is_empty())
 }
 
 fn with_reason(receipt: Receipt, error: Option<Json<'_>>) -> Receipt {

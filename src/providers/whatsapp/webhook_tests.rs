@@ -211,6 +211,37 @@ fn what_is_told_names_its_recipient_and_the_number_that_it_is_about() {
 }
 
 #[test]
+fn a_status_of_a_participant_speaks_of_that_one_alone() {
+    let told = |status: &str, field: &str, participant: Value| {
+        only_receipt(&json!({
+            "id": "wamid.X", "status": status, "timestamp": seconds(), "recipient_type": "group", "recipient_id": "Z3JvdXA=",
+            field: participant, "errors": [{"code": 131_050}],
+        }))
+    };
+    let of = |outcome| Row::known(outcome, 1, earlier()).with_message_id("wamid.X");
+    for (field, said, participant) in [
+        ("recipient_participant_id", json!("15550191"), "15550191"),
+        ("participant_recipient_id", json!("+15550191"), "15550191"),
+        ("recipient_participant_user_id", json!("US.13491208655302741918"), "US.13491208655302741918"),
+        ("recipient_participant_id", json!(""), ""),
+        ("recipient_participant_id", json!(null), ""),
+    ] {
+        for (status, outcome) in [("delivered", Outcome::Delivered), ("read", Outcome::Read)] {
+            let receipt = told(status, field, said.clone());
+            assert_eq!((receipt.chat.as_str(), receipt.participant.as_str()), ("Z3JvdXA=", participant));
+            let row = of(outcome);
+            let row =
+                if participant.is_empty() { row } else { row.with_participant("Z3JvdXA=", participant) };
+            assert_eq!(receipt.evidence, row, "{field}");
+        }
+        let failed = told("failed", field, said);
+        assert!(failed.is_opt_out);
+        assert_eq!(failed.is_of_whole_chat(), participant.is_empty(), "{field}");
+        assert_eq!(told("sent", field, json!("15550191")).evidence, of(Outcome::Sent));
+    }
+}
+
+#[test]
 fn one_bad_item_does_not_hold_up_the_rest_and_other_kinds_are_left_out() {
     let sent = |id: &str| json!({"id": id, "status": "sent", "timestamp": seconds()});
     let incoming = json!({
