@@ -235,7 +235,7 @@ mod tests {
     /// A channel that has stopped for this.
     fn stopped_for(reason: TroubleReason) -> BroadcastChannel {
         let mut channel = channel(None, "True");
-        let stop = ChannelStop { reason, code: "1".into(), message: String::new() };
+        let stop = ChannelStop { reason, code: "1".into(), shown_by: None, message: String::new() };
         channel.status.get_or_insert_default().stop = Some(stop);
         channel
     }

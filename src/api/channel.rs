@@ -266,9 +266,24 @@ pub struct ChannelStop {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub code: String,
+    /// What has shown it first: that can show as well that it is over. Absent, of an earlier version: as `reported` and `code` tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_by: Option<StopEvidence>,
     /// Why, and what to do, for people.
     #[schemars(length(max = 1024))]
     pub message: String,
+}
+
+/// What has shown that a provider takes nothing from an account.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+pub enum StopEvidence {
+    /// The answer to a message: another message is tried where the trouble may end by itself.
+    Answer,
+    /// A receipt alone, of a message that the provider had taken. It would take the next one as well, so none is tried before somebody has
+    /// settled it.
+    Receipt,
+    /// The answer to a question, as about the credentials: the same question is asked again.
+    Question,
 }
 
 /// What a receipt says of the account: that nothing can be sent, or not so fast.

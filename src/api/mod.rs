@@ -29,7 +29,7 @@ pub use broadcast_status::{
 pub use campaign::{BroadcastCampaign, BroadcastCampaignSpec};
 pub use channel::{
     BroadcastChannel, BroadcastChannelSpec, ChannelStatus, ChannelStop, ErrorAction, ErrorRule, HourCount,
-    Limits, ProviderName, ReportedTrouble, TroubleReason,
+    Limits, ProviderName, ReportedTrouble, StopEvidence, TroubleReason,
 };
 pub use channel_settings::{
     HttpChannel, HttpFormat, HttpHeader, PeriskopeChannel, TelegramChannel, TwilioChannel, WhatsAppChannel,

@@ -170,7 +170,7 @@ impl Account {
             self.caution.take_up(until.0, why, now, wall);
         }
         self.halted = refused::lasting(channel, &self.gateway.digest);
-        self.heeded = reported::slowed_down_for(channel, &self.gateway.digest);
+        self.heeded = reported::taken_in(channel, &self.gateway.digest);
         if status.stop.is_some() || health::was_in_trouble(&status.conditions) {
             // The next process would spend a whole run of messages on what this one knows, or have all its requests refused.
             self.caution.probe();

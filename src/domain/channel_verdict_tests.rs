@@ -6,6 +6,7 @@ fn state(channel: &BroadcastChannel, health: &Health) -> AccountState {
         Health::Stalled("AccountRestricted", message) => Some(ChannelStop {
             reason: TroubleReason::AccountRestricted,
             code: "131031".into(),
+            shown_by: None,
             message: message.clone(),
         }),
         _ => None,

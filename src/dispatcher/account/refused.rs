@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Door;
 use super::reported::reported;
 use super::settings::Probed;
-use crate::api::{BroadcastChannel, ChannelStop, Condition, ErrorRule, TroubleReason};
+use crate::api::{BroadcastChannel, ChannelStop, Condition, ErrorRule, StopEvidence, TroubleReason};
 use crate::domain::answer::SenderTrouble;
 use crate::domain::error_policy::still_stops;
 use crate::domain::text::cut_to_line;
@@ -129,7 +129,8 @@ impl Refused {
         (code, detail): (&str, &str),
         now: Instant,
     ) -> Self {
-        Self::of(credentials, Halted::new(trouble, code, message_of(trouble, detail)), now)
+        let message = message_of(trouble, detail);
+        Self::of(credentials, Halted::new(trouble, code, message, StopEvidence::Answer), now)
     }
 
     /// What a receipt said of a message that the provider had taken. It would take the next one as well, and fail it later: nothing but
@@ -140,24 +141,25 @@ impl Refused {
         (code, detail): (&str, &str),
         now: Instant,
     ) -> Self {
-        let halted = Halted::new(trouble, code, message_of_receipt(trouble, detail));
-        Self::of(credentials, Halted { is_by_receipt: true, ..halted }, now)
+        let message = message_of_receipt(trouble, detail);
+        Self::of(credentials, Halted::new(trouble, code, message, StopEvidence::Receipt), now)
     }
 
     /// The same, said to a probe: another probe can show that it is over.
     pub(super) fn by_probe(self) -> Self {
-        Self { halted: Halted { is_by_probe: true, ..self.halted }, ..self }
+        Self { halted: Halted { shown_by: StopEvidence::Question, ..self.halted }, ..self }
     }
 
     /// What was told just now, or to an earlier process, as the status of the channel holds it.
     pub(super) fn of(credentials: SecretDigest, halted: Halted, now: Instant) -> Self {
-        let again = again_of(halted.trouble, now).filter(|_| !halted.is_by_receipt);
+        let again = again_of(halted.trouble, now).filter(|_| halted.shown_by != StopEvidence::Receipt);
         Self { credentials, halted, again, asks: 0, asked: None }
     }
 
     /// Whether nothing that a probe says ends it: a person has to settle something.
     pub(super) fn outlasts_a_probe(&self) -> bool {
-        (LASTING.contains(&self.halted.trouble) || self.again.is_none()) && !self.halted.is_by_probe
+        (LASTING.contains(&self.halted.trouble) || self.again.is_none())
+            && self.halted.shown_by != StopEvidence::Question
     }
 
     /// Whether these credentials are still refused. Where the provider can be asked, its answer counts.
@@ -165,7 +167,7 @@ impl Refused {
         match probed {
             Probed::Refused(..) => true,
             // What it said to the same question before is over.
-            Probed::Good if self.halted.is_by_probe => false,
+            Probed::Good if self.halted.shown_by == StopEvidence::Question => false,
             Probed::Good | Probed::NotAsked | Probed::NotTold(_) => {
                 self.again.is_none_or(|again| now < again)
             }
@@ -271,17 +273,13 @@ pub(super) struct Halted {
     /// The provider's error code; empty where it said so to a question.
     pub(super) code: String,
     pub(super) message: String,
-    /// Only a receipt has shown it.
-    pub(super) is_by_receipt: bool,
-    /// The provider was asked, and said so: it can say as well that it is over.
-    pub(super) is_by_probe: bool,
+    /// What has shown it first.
+    pub(super) shown_by: StopEvidence,
 }
 
 impl Halted {
-    /// As an answer to a message shows it.
-    fn new(trouble: SenderTrouble, code: &str, message: String) -> Self {
-        let code = cut_to_line(code, LONGEST_CODE);
-        Self { trouble, code, message, is_by_receipt: false, is_by_probe: false }
+    fn new(trouble: SenderTrouble, code: &str, message: String, shown_by: StopEvidence) -> Self {
+        Self { trouble, code: cut_to_line(code, LONGEST_CODE), message, shown_by }
     }
 
     /// Whether it still stops the account by the rules as they are now.
@@ -290,42 +288,50 @@ impl Halted {
     }
 
     pub(super) fn as_stop(&self) -> ChannelStop {
-        let Self { trouble, code, message, .. } = self;
-        ChannelStop { reason: trouble.reason(), code: code.clone(), message: message.clone() }
+        let Self { trouble, code, message, shown_by } = self;
+        let (reason, shown_by) = (trouble.reason(), Some(*shown_by));
+        ChannelStop { reason, code: code.clone(), shown_by, message: message.clone() }
     }
 }
 
-/// What the status of a channel says that a restart of the operator does not end. It is of the gateway that this digest is of. Only a
-/// receipt has shown what `status.reported` says too: then nobody but a person knows when it is over, whatever it is.
+/// What the status of a channel says that a restart of the operator does not end. It is of the gateway that this digest is of. What only
+/// a receipt has shown is over when a person says so, whatever it is.
 pub(super) fn lasting(channel: &BroadcastChannel, gateway: &str) -> Option<Halted> {
     let status = channel.status.as_ref()?;
     let reported = reported(channel, gateway);
-    let is_by_receipt =
+    let is_reported =
         |trouble: SenderTrouble| reported.as_ref().is_some_and(|it| it.reason == trouble.reason());
     let halted = match (&status.stop, &status.observed_gateway) {
         (Some(stop), _) => {
             let trouble = stop.reason.trouble()?;
-            let is_by_receipt = is_by_receipt(trouble);
-            // Each answer to a message has a code, and an answer to a question none.
-            let is_by_probe =
-                stop.code.is_empty() && trouble != SenderTrouble::ByErrorPolicy && !is_by_receipt;
-            let ChannelStop { code, message, .. } = stop.clone();
-            Halted { trouble, code, message, is_by_receipt, is_by_probe }
+            let ChannelStop { code, shown_by, message, .. } = stop.clone();
+            let shown_by = shown_by.unwrap_or_else(|| evidence(trouble, &code, is_reported(trouble)));
+            Halted { trouble, code, message, shown_by }
         }
         (None, Some(_)) => return None,
-        (None, None) => of_conditions(&status.conditions, is_by_receipt)?,
+        (None, None) => of_conditions(&status.conditions, is_reported)?,
     };
-    let is_lasting = (LASTING.contains(&halted.trouble) || halted.is_by_receipt)
+    let is_lasting = (LASTING.contains(&halted.trouble) || halted.shown_by == StopEvidence::Receipt)
         && halted.still_stops(&channel.spec.error_policy);
     is_lasting.then_some(halted)
 }
 
+/// What has shown a stop of a version that did not store it. Each answer to a message has a code, and an answer to a question none.
+fn evidence(trouble: SenderTrouble, code: &str, is_reported: bool) -> StopEvidence {
+    match trouble {
+        _ if is_reported => StopEvidence::Receipt,
+        SenderTrouble::ByErrorPolicy => StopEvidence::Answer,
+        _ if code.is_empty() => StopEvidence::Question,
+        _ => StopEvidence::Answer,
+    }
+}
+
 /// A version that had no stops in its statuses showed them as conditions alone, with another cure. Their codes are not known, so no
 /// rule ends them.
-fn of_conditions(conditions: &[Condition], is_by_receipt: impl Fn(SenderTrouble) -> bool) -> Option<Halted> {
+fn of_conditions(conditions: &[Condition], is_reported: impl Fn(SenderTrouble) -> bool) -> Option<Halted> {
     let stalled = Condition::find_true(conditions, "Stalled")?;
     let trouble = LASTING.into_iter().find(|trouble| stalled.reason == reason_of(*trouble))?;
-    let is_by_receipt = is_by_receipt(trouble);
+    let is_by_receipt = is_reported(trouble);
     let is_by_rule = trouble == SenderTrouble::ByErrorPolicy;
     let message = match is_by_receipt {
         _ if is_by_rule => {
@@ -336,5 +342,6 @@ fn of_conditions(conditions: &[Condition], is_by_receipt: impl Fn(SenderTrouble)
         false => message_of(trouble, ""),
     };
     let code = if is_by_rule { "" } else { UNKNOWN_CODE }.to_owned();
-    Some(Halted { trouble, code, message, is_by_receipt, is_by_probe: false })
+    let shown_by = if is_by_receipt { StopEvidence::Receipt } else { StopEvidence::Answer };
+    Some(Halted { trouble, code, message, shown_by })
 }

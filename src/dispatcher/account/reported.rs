@@ -51,9 +51,14 @@ impl Account {
     }
 }
 
-/// What the sender before this one has slowed down for: its wait is in the status too, and this one has no speed yet to be halved.
-pub(super) fn slowed_down_for(channel: &BroadcastChannel, gateway: &str) -> Option<ReportedTrouble> {
-    reported(channel, gateway).filter(|reported| reported.reason == TroubleReason::RateLimited)
+/// What the sender before this one has taken in. It has stopped for it: the stop is in the status, and says what ends it. Or it has slowed
+/// down: its wait is in the status too, and this one has no speed yet to be halved.
+pub(super) fn taken_in(channel: &BroadcastChannel, gateway: &str) -> Option<ReportedTrouble> {
+    let stop = channel.status.as_ref().and_then(|status| status.stop.as_ref());
+    reported(channel, gateway).filter(|reported| match reported.reason {
+        TroubleReason::RateLimited => true,
+        reason => stop.is_some_and(|stop| stop.reason == reason),
+    })
 }
 
 /// What receipts say of the account, if that was of the gateway as it is now, and the rules still have the channel stop for it.

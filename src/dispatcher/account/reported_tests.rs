@@ -213,3 +213,38 @@ fn a_report_of_a_version_without_marks_counts_for_the_present_gateway() {
     account.observe(Some(again), now, WALL());
     assert!(door(&mut account, now).is_some(), "it was of another gateway");
 }
+
+#[test]
+fn what_an_answer_showed_is_tried_again_by_itself_after_a_failover_although_receipts_show_it_too() {
+    let now = clock::monotonic();
+    for (trouble, retry) in [(SenderTrouble::PaymentRequired, 3600), (SenderTrouble::AuthenticationFailed, 0)]
+    {
+        let mut account = Account::new();
+        enter(&mut account, &plain("uid", 1), "token", now);
+        let way = door(&mut account, now).expect("should be open");
+        account.feel(way, halt(trouble, "131042", "131042: no"), now, WALL());
+        let reported = json!({"reason": trouble.reason(), "code": "131042", "message": "no", "time": "2026-11-23T09:59:59Z"});
+        let reported = json!({"observedGeneration": 1, "activeBroadcasts": 0, "reported": reported});
+        let told = channel("uid", 1, &json!({}), &reported);
+        account.observe(Some(told.clone()), now, WALL());
+        let status = status_of(&mut account, &told, now);
+        let message = status["stop"]["message"].as_str().expect("a text");
+        assert!(message.contains("by itself") && message.contains("are Failed"), "{message}");
+        assert!(status["reported"].is_object(), "{status}");
+
+        let (mut next, stopped) = (Account::new(), channel("uid", 1, &json!({}), &status));
+        let later = now + Duration::from_secs(retry);
+        if later > now {
+            enter(&mut next, &stopped, "token", now);
+            assert_eq!(door(&mut next, now), None);
+            assert_eq!(status_of(&mut next, &stopped, now)["stop"], status["stop"]);
+        }
+        enter(&mut next, &stopped, "token", later);
+        next.observe(Some(stopped.clone()), later, WALL());
+        assert!(door(&mut next, later).is_some(), "{trouble:?}");
+        assert_eq!(next.second_of_work(500), 1, "one message, to see");
+        let status = status_of(&mut next, &stopped, later);
+        assert!(status["stop"].is_null() && status["reported"].is_null(), "{status}");
+        assert!(status["settledTime"].is_string(), "{status}");
+    }
+}
