@@ -246,7 +246,8 @@ pub struct ChannelStatus {
     /// minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<ReportedTrouble>,
-    /// When the channel went on after it was last Stalled, or with another gateway. Receipts of an earlier time do not stop it again.
+    /// When the channel went on after its provider had refused it, or with another gateway or other credentials. Receipts of messages that
+    /// were sent before do not stop it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_time: Option<Time>,
     /// Broadcasts of this channel that are being sent.

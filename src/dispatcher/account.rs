@@ -39,27 +39,27 @@ pub(super) use settings::{Opened, Trouble, Version, read};
 const REDIRECTED_RETRY: Duration = Duration::from_secs(60);
 
 enum Door {
-    /// Not read yet, or being read. An open door to the same account that it takes the place of had these credentials.
-    Opening(Option<SecretDigest>),
+    /// Not read yet, or being read.
+    Opening,
     Open {
         version: Version,
         opened: Opened,
         look: Look,
     },
-    /// Cannot be used; looked at again at this time.
+    /// Cannot be used; looked at again at this time. No trouble: the provider refuses the credentials.
     Closed {
-        reason: &'static str,
-        message: String,
+        trouble: Option<Trouble>,
         again: Instant,
-        /// The credentials that the provider refuses, as far as is known: what cannot be read now may still be these.
-        refused: Option<SecretDigest>,
     },
 }
 
-/// Counts the doors of an account. What an answer says about the account, it says about the door that its request went
-/// through, and not about one that was opened since with another url or token.
+/// Counts the gateways and the credentials that an account has had. What an answer says, it says of those that its request went with, and
+/// not of others that were put in since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct DoorNumber(u64);
+pub(super) struct DoorNumber {
+    gateway: u64,
+    credentials: u64,
+}
 
 /// The way to the gateway, for one request.
 pub(super) struct Way {
@@ -77,6 +77,9 @@ pub(super) struct Account {
     gateway: GatewayMark,
     door: Door,
     door_number: DoorNumber,
+    /// The credentials that were read last. Answers to what is in flight speak of them, and so do receipts; what cannot be read now may
+    /// still be these.
+    credentials: Option<SecretDigest>,
     is_reading: bool,
     rate: Option<RateLimit>,
     adaptive: AdaptiveRate,
@@ -87,8 +90,10 @@ pub(super) struct Account {
     rules: Arc<[ErrorRule]>,
     /// What an earlier process was told about the account: it counts for the first credentials that are read.
     halted: Option<Halted>,
-    /// What receipts said of the account, once it has stopped for it.
+    /// What receipts said of the account, once it has stopped for it, or has other credentials than it was said of.
     heeded: Option<ReportedTrouble>,
+    /// When it was last given other credentials, in whole seconds.
+    settled: Option<Timestamp>,
     /// What the provider refuses to send with, and when to try it again all the same.
     refusals: Refusals,
     caution: Caution,
@@ -102,8 +107,9 @@ impl Account {
         Self {
             channel: None,
             gateway: GatewayMark::default(),
-            door: Door::Opening(None),
+            door: Door::Opening,
             door_number: DoorNumber::default(),
+            credentials: None,
             is_reading: false,
             rate: None,
             adaptive: AdaptiveRate::default(),
@@ -113,6 +119,7 @@ impl Account {
             rules: Arc::default(),
             halted: None,
             heeded: None,
+            settled: None,
             refusals: Refusals::default(),
             caution: Caution::default(),
             receipts: ReceiptSecrets::default(),
@@ -150,7 +157,7 @@ impl Account {
     fn forget(&mut self) {
         let Self { door_number, is_reading, .. } = *self;
         *self = Self { door_number, is_reading, ..Self::new() };
-        self.door_number.0 += 1;
+        self.door_number.gateway += 1;
     }
 
     /// What the provider said outlives the process, unless the gateway was changed since: a wait that it asked for, and that it takes
@@ -191,14 +198,10 @@ impl Account {
             self.forgive();
         }
         self.gateway = gateway;
+        let has_other_settings = is_another_spec && !is_same_gateway(before, after);
         match &mut self.door {
-            // To the same account, what is in flight still speaks of it.
-            Door::Open { opened: Opened { credentials, .. }, .. } | Door::Opening(Some(credentials))
-                if is_another_spec && !is_same_gateway(before, after) =>
-            {
-                self.door = Door::Opening(Some(*credentials).filter(|_| !is_forgiven));
-            }
-            Door::Closed { .. } if is_forgiven => self.door = Door::Opening(None),
+            Door::Open { .. } if has_other_settings => self.door = Door::Opening,
+            Door::Closed { .. } if is_forgiven => self.door = Door::Opening,
             // What has closed it may be mended. Until that is seen, it is what the next process has to know.
             Door::Closed { again, .. } if is_another_spec => *again = now,
             _ => {}
@@ -216,7 +219,7 @@ impl Account {
         self.caution.forgive();
         self.adaptive.forget();
         self.eased = None;
-        self.door_number.0 += 1;
+        self.door_number.gateway += 1;
     }
 
     /// Other rules of a person may say that what stopped the account is none.
@@ -238,7 +241,14 @@ impl Account {
         if matches!(effect, ChannelEffect::Unreachable(_)) {
             self.day.untake(wall);
         }
-        if door != self.door_number {
+        // A wait that it asks for is that of the gateway, whatever became of the credentials.
+        let counts = match effect {
+            ChannelEffect::Throttle(_)
+            | ChannelEffect::Uncertain { wait: Some(_), .. }
+            | ChannelEffect::Unavailable { wait: Some(_), .. } => door.gateway == self.door_number.gateway,
+            _ => door == self.door_number,
+        };
+        if !counts {
             return;
         }
         match effect {
@@ -270,7 +280,7 @@ impl Account {
             // It was judged by rules that were changed since.
             ChannelEffect::Halt { trouble, code, .. } if !still_stops(&self.rules, trouble, &code) => {}
             ChannelEffect::Halt { trouble, code, detail } => {
-                if let Some(credentials) = self.spoken_of() {
+                if let Some(credentials) = self.credentials {
                     self.close(Refused::new(credentials, trouble, (&code, &detail), now), now);
                 }
             }
@@ -297,7 +307,7 @@ impl Account {
             return Err(Duration::try_from(until.duration_since(wall)).ok());
         }
         let gateway = match &self.door {
-            Door::Opening(_) => return Err(None),
+            Door::Opening => return Err(None),
             Door::Closed { again, .. } => return Err(Some(again.saturating_duration_since(now))),
             Door::Open { opened, .. } => opened.gateway.clone(),
         };

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::domain::channel_verdict::{Health, channel_status};
 use crate::domain::ids::ObjectKey;
 use crate::providers::SecretValues;
-use reading::SECRET_POLL;
+use reading::{BUSY_LOOK, SECRET_POLL};
 use refused::{FIRST_PROBE_AGAIN, REFUSED_RETRY};
 use settings::Probed;
 
@@ -54,7 +54,7 @@ fn opened(channel: &BroadcastChannel, token: &str) -> Opened {
 /// Looks at a channel, reads it if that is wanted, and opens its door.
 fn enter(account: &mut Account, channel: &Arc<BroadcastChannel>, token: &str, now: Instant) {
     assert!(account.observe(Some(channel.clone()), now, WALL()).is_some(), "should want to read");
-    account.open(Version::of(channel), Ok(opened(channel, token)), now);
+    account.open(Version::of(channel), Ok(opened(channel, token)), now, WALL());
 }
 
 fn door(account: &mut Account, now: Instant) -> Option<DoorNumber> {
@@ -96,7 +96,7 @@ fn another_channel_of_the_same_name_is_read_anew_and_owes_nothing() {
         let second = at_another_url("second", 1);
         assert!(account.observe(Some(second.clone()), now, WALL()).is_some(), "its settings are read");
         assert_eq!(door(&mut account, now), None, "nothing goes to the gateway of the first");
-        account.open(Version::of(&second), Ok(opened(&second, "token")), now);
+        account.open(Version::of(&second), Ok(opened(&second, "token")), now, WALL());
         assert!(door(&mut account, now).is_some(), "the wait was of the first");
     }
 }
@@ -117,7 +117,7 @@ fn a_corrected_url_is_used_at_once_and_late_failures_of_the_old_one_do_not_count
     assert!(!account.is_open(now, WALL()), "nothing goes to the old url");
     assert_eq!(door(&mut account, now), None, "nothing goes to the old url");
     account.feel(old, unreachable(), now, WALL());
-    account.open(Version::of(&corrected), Ok(opened(&corrected, "token")), now);
+    account.open(Version::of(&corrected), Ok(opened(&corrected, "token")), now, WALL());
     account.feel(old, unreachable(), now, WALL());
     assert!(door(&mut account, now).is_some());
     assert_eq!(account.health(false, now, WALL()), Health::Ready);
@@ -130,7 +130,7 @@ fn settings_that_were_read_before_a_change_are_read_again() {
     let (before, after) = (plain("uid", 1), at_another_url("uid", 2));
     assert!(account.observe(Some(before.clone()), now, WALL()).is_some());
     assert!(account.observe(Some(after.clone()), now, WALL()).is_none(), "one reading at a time");
-    account.open(Version::of(&before), Ok(opened(&before, "token")), now);
+    account.open(Version::of(&before), Ok(opened(&before, "token")), now, WALL());
     assert_eq!(door(&mut account, now), None);
     enter(&mut account, &after, "token", now);
     assert!(door(&mut account, now).is_some());
@@ -251,7 +251,7 @@ fn credentials_that_a_probe_finds_good_again_are_used_at_once() {
     let probe = |account: &mut Account, probed: Probed, now: Instant| {
         assert!(account.observe(Some(channel.clone()), now, WALL()).is_some(), "should want to read");
         let opened = Opened { probed, ..opened(&channel, "token") };
-        account.open(Version::of(&channel), Ok(opened), now);
+        account.open(Version::of(&channel), Ok(opened), now, WALL());
         door(account, now).is_some()
     };
     let refused = || Probed::Refused(SenderTrouble::AuthenticationFailed, "190".into());
@@ -371,3 +371,5 @@ mod reading_again;
 mod reported_by_receipts;
 #[path = "account/receipt_secrets_tests.rs"]
 mod secrets_of_receipts;
+#[path = "account/settled_tests.rs"]
+mod settled;

@@ -110,7 +110,7 @@ impl Sender {
             self.allow_lookups();
             if self.is_done() {
                 self.context.pulse.end(&pulse);
-                return self.finish().await;
+                return Box::pin(self.finish()).await;
             }
             tokio::select! {
                 event = self.inbox.recv() => {
@@ -269,7 +269,7 @@ impl Sender {
         let now = clock::monotonic();
         match event {
             Event::Began(channel) => self.begun = channel.map_or(Begun::Seen, Begun::Read),
-            Event::Opened(version, read) => self.account.open(version, read, now),
+            Event::Opened(version, read) => self.account.open(version, read, now, clock::now()),
             Event::LookedAtReceipts(looked) => self.account.looked_at_receipts(looked, now),
             Event::Claimed { lane, page, result } => self.claimed(&lane, page, result, now),
             Event::Answered(answered) => self.answered(answered, now),

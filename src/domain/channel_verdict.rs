@@ -8,7 +8,8 @@ use super::day_count::DayCount;
 use super::error_policy::still_stops;
 use super::gateway_mark::GatewayMark;
 use crate::api::{
-    BroadcastChannel, ChannelStatus, ChannelStop, Condition, ConditionStatus, ReportedTrouble, TroubleReason,
+    BroadcastChannel, ChannelStatus, ChannelStop, Condition, ConditionStatus, ErrorRule, ReportedTrouble,
+    TroubleReason,
 };
 
 /// Reason of Throttled when the channel's own limit of the day is used up.
@@ -25,6 +26,14 @@ pub const RECEIPTS_REFUSED: &str = "ReceiptsRefused";
 
 /// Reason of Ready while nothing is known of the account yet.
 pub const OPENING: &str = "Opening";
+
+/// Why a provider itself takes nothing from an account.
+const OF_THE_ACCOUNT: [TroubleReason; 4] = [
+    TroubleReason::AuthenticationFailed,
+    TroubleReason::AccountRestricted,
+    TroubleReason::PaymentRequired,
+    TroubleReason::StoppedByErrorPolicy,
+];
 
 /// How an account stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +65,10 @@ pub struct AccountState {
     pub asked_until: Option<Timestamp>,
     /// Why the provider takes nothing, as the next process has to know it, whatever else is in the way.
     pub stop: Option<ChannelStop>,
+    /// What receipts said of it and it has taken in: it has stopped for that, or has other credentials since.
+    pub heeded: Option<ReportedTrouble>,
+    /// When it was last given other credentials, in whole seconds.
+    pub settled: Option<Timestamp>,
     /// What all this belongs to.
     pub gateway: GatewayMark,
     /// Why receipts cannot be taken: a reason and a message.
@@ -66,7 +79,7 @@ pub struct AccountState {
 #[must_use]
 pub fn channel_status(
     channel: &BroadcastChannel,
-    AccountState { health, asked_until, stop, gateway, receipts }: &AccountState,
+    AccountState { health, asked_until, stop, heeded, settled, gateway, receipts }: &AccountState,
     active: usize,
     sent: &mut DayCount,
     now: Timestamp,
@@ -133,17 +146,16 @@ pub fn channel_status(
     };
     let reported = before.and_then(|status| status.reported.as_ref());
     let reported = reported.and_then(|reported| reported.of_gateway(&GatewayMark::of(channel).digest));
-    let reported = reported.filter(|reported| is_still_reported(channel, reported, stop, now));
-    let was_stalled = before
-        .is_some_and(|status| status.stop.is_some() || Condition::is_true(&status.conditions, "Stalled"));
-    let is_over = was_stalled && !is_unknown && !matches!(health, Health::Stalled(..));
+    let rules = &channel.spec.error_policy;
+    let reported = reported.filter(|it| is_still_reported(it, heeded.as_ref(), stop, rules, now));
+    let is_over = !is_unknown && stop.is_none() && before.is_some_and(had_refused);
     // Receipts of what went through another gateway say nothing of this one.
     let is_another = before
         .and_then(|status| status.observed_gateway.as_ref())
         .is_some_and(|observed| !gateway.digest.is_empty() && *observed != gateway.digest);
     let is_settled = is_over || is_another;
-    let settled_time =
-        if is_settled { Some(Time(now)) } else { before.and_then(|status| status.settled_time.clone()) };
+    let told = before.and_then(|status| status.settled_time.clone());
+    let settled_time = if is_settled { Some(Time(now)) } else { told.max(settled.map(Time)) };
     ChannelStatus {
         reported,
         settled_time,
@@ -160,27 +172,31 @@ pub fn channel_status(
     }
 }
 
+/// Whether the status says that the provider refused the account, and not something on the way to it: what ended that has settled what
+/// receipts say of messages of before.
+fn had_refused(status: &ChannelStatus) -> bool {
+    let reason = match (&status.stop, &status.observed_gateway) {
+        (Some(stop), _) => stop.reason.as_str(),
+        // A version that had no stops in its statuses showed them as conditions alone.
+        (None, None) => Condition::find_true(&status.conditions, "Stalled").map_or("", |it| &it.reason),
+        (None, Some(_)) => return false,
+    };
+    OF_THE_ACCOUNT.iter().any(|trouble| trouble.as_str() == reason)
+}
+
 /// What receipts say stands there until the channel, which stopped for it, goes on, or somebody has changed its gateway: the next sender
 /// must know as well that no answer will show it. That it was too fast stands there for a while: receipts of messages that went out
 /// before it slowed down are measured by that.
 fn is_still_reported(
-    channel: &BroadcastChannel,
     reported: &ReportedTrouble,
+    heeded: Option<&ReportedTrouble>,
     stop: Option<&ChannelStop>,
+    rules: &[ErrorRule],
     now: Timestamp,
 ) -> bool {
-    let is_for = |stop: &ChannelStop| stop.reason == reported.reason;
-    let had_stopped = channel.status.as_ref().is_some_and(|status| {
-        status.stop.as_ref().is_some_and(is_for)
-            && status.observed_gateway.as_ref() == Some(&reported.observed_gateway)
-    });
-    let is_taken_in = match reported.reason {
-        TroubleReason::RateLimited => reported.is_stale(now),
-        _ => had_stopped && !stop.is_some_and(is_for),
-    };
-    let rules = &channel.spec.error_policy;
-    let stops = |trouble| still_stops(rules, trouble, &reported.code);
-    reported.reason.trouble().is_none_or(stops) && !is_taken_in
+    let Some(trouble) = reported.reason.trouble() else { return !reported.is_stale(now) };
+    let stands = heeded != Some(reported) || stop.is_some_and(|stop| stop.reason == reported.reason);
+    stands && still_stops(rules, trouble, &reported.code)
 }
 
 fn in_progress<'a>(conditions: Conditions<'a>, reason: &str, message: &str) -> Conditions<'a> {

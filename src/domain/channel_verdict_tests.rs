@@ -12,7 +12,12 @@ fn state(channel: &BroadcastChannel, health: &Health) -> AccountState {
         _ => None,
     };
     let gateway = GatewayMark::of(channel);
-    AccountState { health: health.clone(), asked_until: None, stop, gateway, receipts: None }
+    let before = channel.status.clone().unwrap_or_default();
+    let stops = [&stop, &before.stop].map(|stop| stop.as_ref().map(|stop| stop.reason));
+    // As an account does that has stopped for it, or its process before.
+    let heeded = before.reported.filter(|reported| stops.contains(&Some(reported.reason)));
+    let health = health.clone();
+    AccountState { health, asked_until: None, stop, heeded, settled: None, gateway, receipts: None }
 }
 
 fn status(channel: &BroadcastChannel, health: &Health) -> ChannelStatus {
@@ -83,6 +88,36 @@ fn an_account_that_was_not_read_yet_has_settled_nothing() {
     let mut other = self::channel();
     other.status = Some(status(&other, &Health::Stalled("SecretNotFound", String::new())));
     assert_eq!(status(&other, &Health::Opening).settled_time, None, "nor where nothing was refused");
+}
+
+#[test]
+fn only_what_somebody_settled_keeps_receipts_of_before_out() {
+    let is_settled = |reason: &str, stop: Option<TroubleReason>, has_marks: bool| {
+        let mut channel = channel();
+        let mut before = status(&channel, &Health::Ready);
+        let condition = serde_json::json!({"type": "Stalled", "status": "True", "reason": reason, "message": "",
+                                           "observedGeneration": 1, "lastTransitionTime": "2026-11-23T10:00:00Z"});
+        before.conditions = vec![serde_json::from_value(condition).expect("a condition")];
+        before.stop = stop.map(|reason| {
+            let stop = serde_json::json!({"reason": reason, "message": ""});
+            serde_json::from_value(stop).expect("a stop")
+        });
+        before.observed_gateway = before.observed_gateway.filter(|_| has_marks);
+        channel.status = Some(before);
+        status(&channel, &Health::Ready).settled_time.is_some()
+    };
+    assert!(is_settled("AccountRestricted", Some(TroubleReason::AccountRestricted), true));
+    assert!(is_settled("AccountRestricted", None, false), "a version without stops");
+    assert!(!is_settled("SecretNotFound", None, true), "the provider has refused nothing");
+    assert!(!is_settled("SecretNotFound", None, false));
+    assert!(!is_settled("UnexpectedRedirect", None, true));
+    for reason in [TroubleReason::UnexpectedAnswer, TroubleReason::UnexpectedRedirect] {
+        assert!(
+            !is_settled(reason.as_str(), Some(reason), true),
+            "something on the way, and not the provider"
+        );
+        assert!(!is_settled(reason.as_str(), None, false));
+    }
 }
 
 #[test]

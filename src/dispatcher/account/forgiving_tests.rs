@@ -17,7 +17,7 @@ const TRY_AGAIN: &str = crate::api::TRY_AGAIN_ANNOTATION;
 /// Looks at a channel, and reads it if that is wanted.
 fn look(account: &mut Account, channel: &Arc<BroadcastChannel>, now: Instant) {
     if account.observe(Some(channel.clone()), now, WALL()).is_some() {
-        account.open(Version::of(channel), Ok(opened(channel, "token")), now);
+        account.open(Version::of(channel), Ok(opened(channel, "token")), now, WALL());
     }
     account.observe(Some(channel.clone()), now, WALL());
 }
@@ -164,7 +164,7 @@ fn credentials_that_a_provider_says_nothing_of_are_asked_about_again_until_it_do
     let asked = |account: &mut Account, probed: Probed, now: Instant| {
         assert!(account.observe(Some(channel.clone()), now, WALL()).is_some(), "should want to read");
         assert!(account.known(now).told.is_empty(), "the provider is asked");
-        account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), now);
+        account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), now, WALL());
         account.health(false, now, WALL())
     };
     let silent = || Probed::NotTold("no connection".into());
@@ -227,7 +227,7 @@ fn a_stop_outlives_a_secret_that_cannot_be_read_and_the_process_after_that() {
         let stopped = status_of(&mut account, &channel, now);
         assert!(account.observe(Some(channel.clone()), now, WALL()).is_some(), "the Secret is read");
         let trouble = Trouble { reason, message: "no Secret".into(), is_passing };
-        account.open(Version::of(&channel), Err(trouble), now);
+        account.open(Version::of(&channel), Err(trouble), now, WALL());
         let status = status_of(&mut account, &channel, now);
         assert_eq!(status["stop"], stopped["stop"], "{reason}");
         assert!(
@@ -260,14 +260,14 @@ fn a_stop_that_is_heard_of_while_settings_are_read_anew_is_no_less_one() {
     };
     let (mut account, changed, way) = reading();
     account.feel(way, restricted, now, WALL());
-    account.open(Version::of(&changed), Ok(opened(&changed, "token")), now);
+    account.open(Version::of(&changed), Ok(opened(&changed, "token")), now, WALL());
     assert_eq!(door(&mut account, now), None);
     assert_eq!(status_of(&mut account, &changed, now)["stop"]["code"], "131031");
 
     let (mut account, changed, door_number) = reading();
     let (trouble, detail) = (AccountRestricted, "20005: suspended".into());
     account.lookup_refused(&LookupRefused { door: door_number, trouble, detail }, now);
-    account.open(Version::of(&changed), Ok(opened(&changed, "token")), now);
+    account.open(Version::of(&changed), Ok(opened(&changed, "token")), now, WALL());
     assert_eq!(door(&mut account, now), None);
 }
 
@@ -275,7 +275,7 @@ fn a_stop_that_is_heard_of_while_settings_are_read_anew_is_no_less_one() {
 fn next_is_open(status: &Value, probed: Probed, now: Instant) -> (bool, Value) {
     let (mut account, channel) = (Account::new(), channel("uid", 1, &json!({}), status));
     assert!(account.observe(Some(channel.clone()), now, WALL()).is_some());
-    account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), now);
+    account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), now, WALL());
     (door(&mut account, now).is_some(), status_of(&mut account, &channel, now))
 }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::caution::Why;
-use super::refused::{Halted, Refused, UNEXPECTED_ANSWER, message_of, reason_of};
-use super::settings::Probed;
+use super::refused::{Refused, UNEXPECTED_ANSWER, message_of};
+use super::settings::{Probed, Trouble};
 use super::{Account, Door};
 use crate::api::{ChannelStop, Condition};
 use crate::domain::answer::SenderTrouble;
@@ -37,6 +37,8 @@ impl Account {
             health: self.health(is_busy, now, wall),
             asked_until: self.caution.asked_until(now),
             stop: self.stop(),
+            heeded: self.heeded.clone(),
+            settled: self.settled,
             gateway: self.gateway.clone(),
             receipts: self.receipts.trouble(),
         }
@@ -47,23 +49,23 @@ impl Account {
         if let Some(halted) = &self.halted {
             return Some(halted.as_stop());
         }
-        match &self.door {
-            Door::Closed { refused: Some(credentials), .. } => {
-                self.refusals.of(*credentials).map(Refused::as_stop)
-            }
-            _ => None,
-        }
+        self.refused().map(Refused::as_stop)
     }
 
     /// How the account stands. With something to send, a gateway that was in trouble the last time is not
     /// called well before it is.
     pub(in crate::dispatcher) fn health(&mut self, is_busy: bool, now: Instant, wall: Timestamp) -> Health {
         // What a person has to settle comes first: the status is where the next process finds it.
-        if let Some(Halted { trouble, message, .. }) = &self.halted {
-            return Health::Stalled(reason_of(*trouble), message.clone());
+        if let Some(halted) = &self.halted {
+            return halted.as_health();
         }
-        if let Door::Closed { reason, message, refused: Some(_), .. } = &self.door {
-            return Health::Stalled(reason, message.clone());
+        if let Some(refused) = self.refused() {
+            return match &self.door {
+                Door::Closed { trouble: Some(Trouble { reason, message, .. }), .. } => {
+                    Health::Stalled(reason, message.clone())
+                }
+                _ => refused.as_health(),
+            };
         }
         if let Some(until) = self.day_is_full(wall).filter(|_| self.caution.rest(now).is_none()) {
             return Health::DayIsFull(until);
@@ -103,12 +105,15 @@ impl Account {
             };
         }
         match &self.door {
-            Door::Opening(_) => Health::Opening,
+            // What the provider refused is over as well, as far as is known.
+            Door::Opening | Door::Closed { trouble: None, .. } => Health::Opening,
             Door::Open { opened, .. } => match &opened.probed {
                 Probed::NotTold(detail) => Health::NotVerified(detail.clone()),
                 _ => Health::Ready,
             },
-            Door::Closed { reason, message, .. } => Health::Stalled(reason, message.clone()),
+            Door::Closed { trouble: Some(Trouble { reason, message, .. }), .. } => {
+                Health::Stalled(reason, message.clone())
+            }
         }
     }
 }

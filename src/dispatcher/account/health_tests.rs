@@ -26,7 +26,7 @@ fn a_wait_that_the_gateway_asked_for_outlives_the_process_also_when_something_el
     let no_secret = move |account: &mut Account, channel: &BroadcastChannel, _| {
         let trouble =
             Trouble { reason: "SecretNotFound", message: "no such Secret".into(), is_passing: false };
-        account.open(Version::of(channel), Err(trouble), now);
+        account.open(Version::of(channel), Err(trouble), now, WALL());
     };
     let in_the_way: [(&str, InTheWay); 4] = [
         ("AuthenticationFailed", is_told(refused())),

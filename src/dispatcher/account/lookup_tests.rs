@@ -38,6 +38,6 @@ fn a_refused_question_stops_the_channel_until_a_probe_says_that_the_token_is_goo
 
     assert!(account.observe(Some(plain("uid", 1)), now, WALL()).is_some(), "it is read at once");
     let good = Opened { probed: Probed::Good, ..opened(&plain("uid", 1), "token") };
-    account.open(Version::of(&plain("uid", 1)), Ok(good), now);
+    account.open(Version::of(&plain("uid", 1)), Ok(good), now, WALL());
     assert!(account.may_look_up(0, now).is_some());
 }

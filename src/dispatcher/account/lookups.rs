@@ -39,7 +39,7 @@ impl Account {
         if *door != self.door_number {
             return;
         }
-        if let Some(credentials) = self.spoken_of() {
+        if let Some(credentials) = self.credentials {
             self.close(Refused::new(credentials, *trouble, ("", detail), now).by_probe(), now);
         }
     }

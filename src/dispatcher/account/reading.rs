@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::refused::{Refused, ask_again};
@@ -56,7 +57,7 @@ impl Account {
     /// Whether settings and credentials are to be read now. They are taken for being read from then on, until [`open`](Self::open).
     pub(super) fn wants_reading(&mut self, channel: &BroadcastChannel, now: Instant) -> bool {
         let wanted = match &self.door {
-            Door::Opening(_) => true,
+            Door::Opening => true,
             Door::Open { version, look, .. } => *version != Version::of(channel) || look.is_due(now),
             Door::Closed { again, .. } => now >= *again,
         };
@@ -92,6 +93,7 @@ impl Account {
         version: Version,
         read: Result<Opened, Trouble>,
         now: Instant,
+        wall: Timestamp,
     ) {
         self.is_reading = false;
         if self.channel.as_deref().is_none_or(|channel| Version::of(channel) != version) {
@@ -101,34 +103,32 @@ impl Account {
         if self.stays_open(&version, &read, now) {
             return;
         }
-        let is_same_account = matches!(
-            (&self.door, &read),
-            (Door::Opening(Some(before)), Ok(opened)) if *before == opened.credentials
-        );
-        if !is_same_account {
-            self.door_number.0 += 1;
-        }
         self.door = match read {
-            Ok(opened) => self.door_to(version, opened, now),
+            Ok(opened) => {
+                self.know(opened.credentials, wall);
+                self.door_to(version, opened, now)
+            }
             Err(trouble) => self.door_without(trouble, now + SECRET_POLL),
         };
     }
 
+    /// Notes which credentials the account has. What was said of others counts for these no more.
+    fn know(&mut self, credentials: SecretDigest, wall: Timestamp) {
+        let before = self.credentials.replace(credentials);
+        if before != Some(credentials) {
+            self.door_number.credentials += 1;
+        }
+        if before.is_some_and(|before| before != credentials) {
+            self.settle(wall);
+            // One message to see whether they are taken.
+            self.caution.probe();
+        }
+    }
+
     /// The door while settings or Secrets cannot be used. That says nothing of what the provider refused.
     fn door_without(&self, trouble: Trouble, again: Instant) -> Door {
-        let refused = match &self.door {
-            Door::Closed { refused: Some(credentials), .. } => self.refusals.of(*credentials),
-            _ => None,
-        };
-        match refused {
-            Some(refused) if trouble.is_passing => refused.door(again),
-            _ => Door::Closed {
-                reason: trouble.reason,
-                message: trouble.message,
-                again,
-                refused: refused.map(Refused::credentials),
-            },
-        }
+        let is_less = trouble.is_passing && self.refused().is_some();
+        Door::Closed { trouble: Some(trouble).filter(|_| !is_less), again }
     }
 
     /// Whether nothing is new behind the open door: a change of the settings that it was made with has closed it. Then it stays the same
@@ -178,12 +178,10 @@ impl Account {
         if matches!(probed, Probed::Good | Probed::Refused(..)) {
             self.refusals.asked(credentials, now);
         }
-        if let Some(refused) = self.refusals.of(credentials).filter(|refused| refused.still(probed, now)) {
-            return refused.door(now + SECRET_POLL);
+        if self.refused().is_some_and(|refused| refused.still(probed, now)) {
+            return Door::Closed { trouble: None, again: now + SECRET_POLL };
         }
-        let is_changed = matches!(&self.door, Door::Open { opened, .. } if opened.credentials != credentials);
-        if is_changed || !self.refusals.is_empty() {
-            // One message to see whether they are taken.
+        if !self.refusals.is_empty() {
             self.caution.probe();
         }
         self.refusals.lift(credentials);
@@ -191,19 +189,20 @@ impl Account {
         Door::Open { version, opened, look }
     }
 
-    /// The credentials that answers to what is in flight speak of: those of the open door, also while its settings are read anew.
-    pub(super) fn spoken_of(&self) -> Option<SecretDigest> {
-        match &self.door {
-            Door::Open { opened, .. } => Some(opened.credentials),
-            Door::Opening(credentials) => *credentials,
-            Door::Closed { .. } => None,
-        }
+    /// What the provider refuses with the credentials that were read last.
+    pub(super) fn refused(&self) -> Option<&Refused> {
+        self.refusals.of(self.credentials?)
     }
 
-    /// The provider refuses the credentials. The Secret is read at once: it may have been changed already.
+    /// The provider refuses the credentials. The Secret is read at once: it may have been changed already. Of what requests that were in
+    /// flight together say, the gravest counts.
     pub(super) fn close(&mut self, refused: Refused, now: Instant) {
-        self.door = refused.door(now);
-        self.refusals.remember(refused);
+        if self.refused().is_none_or(|before| before.weight() < refused.weight()) {
+            self.refusals.remember(refused);
+        }
+        if !matches!(self.door, Door::Closed { .. }) {
+            self.door = Door::Closed { trouble: None, again: now };
+        }
     }
 
     /// The gateway took a message: it takes the credentials too.

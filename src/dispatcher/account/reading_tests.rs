@@ -1,5 +1,5 @@
 use super::*;
-use reading::{BUSY_LOOK, IDLE_LOOK};
+use reading::IDLE_LOOK;
 
 fn second() -> Duration {
     Duration::from_secs(1)
@@ -72,11 +72,11 @@ fn a_secret_that_is_gone_stops_the_channel_and_one_that_cannot_be_read_now_does_
     let (mut account, channel, way) = open("token", now);
     let later = now + IDLE_LOOK;
     assert!(wants_reading(&mut account, &channel, later));
-    account.open(Version::of(&channel), Err(trouble("SecretUnreadable", true)), later);
+    account.open(Version::of(&channel), Err(trouble("SecretUnreadable", true)), later, WALL());
     assert_eq!(door(&mut account, later), Some(way));
     let later = later + IDLE_LOOK;
     assert!(wants_reading(&mut account, &channel, later), "it is tried again");
-    account.open(Version::of(&channel), Err(trouble("SecretNotFound", false)), later);
+    account.open(Version::of(&channel), Err(trouble("SecretNotFound", false)), later, WALL());
     assert_eq!(door(&mut account, later), None);
     assert!(matches!(account.health(false, later, WALL()), Health::Stalled("SecretNotFound", _)));
 }
@@ -110,7 +110,7 @@ fn the_provider_is_asked_about_the_credentials_of_a_quiet_channel_alone() {
 
     let (mut account, ..) = open("token", now);
     account.observe(Some(channel("uid", 2, &json!({"paused": true}), &Value::Null)), now, WALL());
-    account.open(Version::of(&plain("uid", 2)), Ok(opened(&plain("uid", 2), "token")), now);
+    account.open(Version::of(&plain("uid", 2)), Ok(opened(&plain("uid", 2), "token")), now, WALL());
     assert!(!is_asked(&account, now), "the brake is on");
 }
 
@@ -121,7 +121,7 @@ fn credentials_that_an_idle_channel_has_lost_make_it_not_ready_until_they_are_go
     let later = now + IDLE_LOOK;
     assert!(wants_reading(&mut account, &channel, later));
     let probed = Probed::Refused(SenderTrouble::AuthenticationFailed, "190: expired".into());
-    account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), later);
+    account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), later, WALL());
     let Health::Stalled("AuthenticationFailed", message) = account.health(false, later, WALL()) else {
         panic!("it is not ready")
     };

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Door;
 use super::reported::reported;
 use super::settings::Probed;
 use crate::api::{BroadcastChannel, ChannelStop, Condition, ErrorRule, StopEvidence, TroubleReason};
 use crate::domain::answer::SenderTrouble;
+use crate::domain::channel_verdict::Health;
 use crate::domain::error_policy::still_stops;
 use crate::domain::text::cut_to_line;
 use crate::providers::SecretDigest;
@@ -73,19 +73,15 @@ impl Refusals {
         self.0.retain(|refused| refused.credentials != credentials);
     }
 
-    /// Receipts say of these what an answer said, for the same reason. Out: the message that says so.
-    pub(super) fn reported_too(
-        &mut self,
-        credentials: SecretDigest,
-        reason: TroubleReason,
-    ) -> Option<String> {
+    /// Receipts say of these what an answer said, if that was for the same reason. Returns whether it was: what ends the one ends both.
+    pub(super) fn are_reported_too(&mut self, credentials: SecretDigest, reason: TroubleReason) -> bool {
         let is_told =
             |it: &&mut Refused| it.credentials == credentials && it.halted.trouble.reason() == reason;
-        let Halted { message, .. } = &mut self.0.iter_mut().find(is_told)?.halted;
-        if let Some(told) = message.strip_suffix(NO_CHAT_FAILS) {
-            *message = format!("{told}{SOME_FAILED}");
+        let Some(Refused { halted, .. }) = self.0.iter_mut().find(is_told) else { return false };
+        if let Some(told) = halted.message.strip_suffix(NO_CHAT_FAILS) {
+            halted.message = format!("{told}{SOME_FAILED}");
         }
-        Some(message.clone())
+        true
     }
 
     /// Forgets those that stop nothing any more by the rules as they are now. Returns whether there were any.
@@ -174,23 +170,23 @@ impl Refused {
         }
     }
 
+    /// How hard it is to end. A stop that receipts tell of weighs most: what is tried too early fails chats, and not only a request.
+    pub(super) fn weight(&self) -> (bool, bool, bool) {
+        let is_by_receipt = self.halted.shown_by == StopEvidence::Receipt;
+        let needs_a_person = self.outlasts_a_probe();
+        (is_by_receipt, needs_a_person && self.again.is_none(), needs_a_person)
+    }
+
     fn is_told(&self, now: Instant) -> bool {
         self.asked.is_some_and(|asked| now < asked + ask_again(self.asks))
     }
 
-    /// The door that is closed by it, until it is looked at again.
-    pub(super) fn door(&self, again: Instant) -> Door {
-        let Halted { trouble, message, .. } = &self.halted;
-        let (reason, refused) = (reason_of(*trouble), Some(self.credentials));
-        Door::Closed { reason, message: message.clone(), again, refused }
-    }
-
-    pub(super) fn credentials(&self) -> SecretDigest {
-        self.credentials
-    }
-
     pub(super) fn as_stop(&self) -> ChannelStop {
         self.halted.as_stop()
+    }
+
+    pub(super) fn as_health(&self) -> Health {
+        self.halted.as_health()
     }
 }
 
@@ -208,11 +204,6 @@ fn again_of(trouble: SenderTrouble, now: Instant) -> Option<Instant> {
         SenderTrouble::PaymentRequired => Some(now + PAYMENT_RETRY),
         SenderTrouble::AccountRestricted | SenderTrouble::ByErrorPolicy => None,
     }
-}
-
-/// One word for it, as a condition's reason.
-pub(super) fn reason_of(trouble: SenderTrouble) -> &'static str {
-    trouble.reason().as_str()
 }
 
 /// What happened, and what to do. `detail` is the provider's own word.
@@ -287,6 +278,10 @@ impl Halted {
         still_stops(rules, self.trouble, &self.code)
     }
 
+    pub(super) fn as_health(&self) -> Health {
+        Health::Stalled(self.trouble.reason().as_str(), self.message.clone())
+    }
+
     pub(super) fn as_stop(&self) -> ChannelStop {
         let Self { trouble, code, message, shown_by } = self;
         let (reason, shown_by) = (trouble.reason(), Some(*shown_by));
@@ -330,7 +325,7 @@ fn evidence(trouble: SenderTrouble, code: &str, is_reported: bool) -> StopEviden
 /// rule ends them.
 fn of_conditions(conditions: &[Condition], is_reported: impl Fn(SenderTrouble) -> bool) -> Option<Halted> {
     let stalled = Condition::find_true(conditions, "Stalled")?;
-    let trouble = LASTING.into_iter().find(|trouble| stalled.reason == reason_of(*trouble))?;
+    let trouble = LASTING.into_iter().find(|trouble| stalled.reason == trouble.reason().as_str())?;
     let is_by_receipt = is_reported(trouble);
     let is_by_rule = trouble == SenderTrouble::ByErrorPolicy;
     let message = match is_by_receipt {

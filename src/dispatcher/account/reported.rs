@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::Account;
 use super::caution::Why;
 use super::refused::Refused;
-use super::{Account, Door};
 use crate::api::{BroadcastChannel, ReportedTrouble, TroubleReason};
 use crate::domain::answer::with_code;
 use crate::domain::error_policy::still_stops;
@@ -16,27 +16,15 @@ use crate::domain::error_policy::still_stops;
 const TOO_FAST_WAIT: Duration = Duration::from_secs(10);
 
 impl Account {
-    /// Stops or slows down for what receipts say of the account, as for an answer, once: any replica may have taken them. Until it is
-    /// open it says nothing that counts for long.
+    /// Stops or slows down for what receipts say of the account, as for an answer, once: any replica may have taken them. They speak of the
+    /// credentials that were read last; until some are known it says nothing that counts for long.
     pub(super) fn heed(&mut self, channel: &BroadcastChannel, now: Instant, wall: Timestamp) {
+        let Some(credentials) = self.credentials else { return };
         let reported = reported(channel, &self.gateway.digest);
         let Some(reported) = reported.filter(|reported| self.heeded.as_ref() != Some(reported)) else {
             return;
         };
-        match &mut self.door {
-            Door::Open { .. } => self.heeded = Some(reported.clone()),
-            // Where it has stopped for the same already, as an answer shows, what ends that ends both.
-            Door::Closed { reason, message, refused: Some(credentials), .. } => {
-                if let Some(told) = self.refusals.reported_too(*credentials, reported.reason) {
-                    if *reason == reported.reason.as_str() {
-                        *message = told;
-                    }
-                    self.heeded = Some(reported.clone());
-                }
-                return;
-            }
-            Door::Opening(_) | Door::Closed { .. } => return,
-        }
+        self.heeded = Some(reported.clone());
         let ReportedTrouble { reason, code, message, .. } = &reported;
         let Some(trouble) = reason.trouble() else {
             if !reported.is_stale(wall) {
@@ -44,9 +32,18 @@ impl Account {
             }
             return;
         };
-        if let Door::Open { opened, .. } = &self.door {
+        if !self.refusals.are_reported_too(credentials, *reason) {
             let said = with_code(code, message.clone());
-            self.close(Refused::by_receipt(opened.credentials, trouble, (code, &said), now), now);
+            self.close(Refused::by_receipt(credentials, trouble, (code, &said), now), now);
+        }
+    }
+
+    /// Other credentials were put in: what receipts say of messages of before is settled with that. A limit is that of the gateway.
+    pub(super) fn settle(&mut self, wall: Timestamp) {
+        self.settled = Timestamp::from_second(wall.as_second()).ok();
+        let reported = self.channel.as_deref().and_then(|channel| reported(channel, &self.gateway.digest));
+        if let Some(reported) = reported.filter(|reported| reported.reason != TroubleReason::RateLimited) {
+            self.heeded = Some(reported);
         }
     }
 }

@@ -18,7 +18,7 @@ fn what_a_receipt_says_of_the_account_stops_it_once_until_its_gateway_is_another
     assert!(!message.contains("no chat fails") && message.contains("are Failed"), "{message}");
     // Other credentials open it, whatever the status still says of the old ones.
     account.observe(Some(told.clone()), start, WALL());
-    account.open(Version::of(&told), Ok(opened(&told, "another")), start);
+    account.open(Version::of(&told), Ok(opened(&told, "another")), start, WALL());
     account.observe(Some(told), start, WALL());
     assert!(door(&mut account, start).is_some());
     // A report of another gateway counts no more.
@@ -47,6 +47,7 @@ fn no_time_and_no_probe_ends_what_only_a_receipt_can_show() {
                 Version::of(&told),
                 Ok(Opened { probed: Probed::Good, ..opened(&told, token) }),
                 later,
+                WALL(),
             );
             account.observe(Some(told.clone()), later, WALL());
             door(&mut account, later).is_some()
@@ -86,7 +87,7 @@ fn credentials_that_are_good_end_what_a_receipt_and_the_provider_said_of_others(
     let refused = Probed::Refused(SenderTrouble::AuthenticationFailed, "190".into());
     for (token, probed, is_open) in [("old", refused, false), ("new", Probed::Good, true)] {
         account.observe(Some(told.clone()), start, WALL());
-        account.open(Version::of(&told), Ok(Opened { probed, ..opened(&told, token) }), start);
+        account.open(Version::of(&told), Ok(Opened { probed, ..opened(&told, token) }), start, WALL());
         account.observe(Some(told.clone()), start, WALL());
         assert_eq!(door(&mut account, start).is_some(), is_open, "{token}");
     }
@@ -156,7 +157,7 @@ fn credentials_that_only_a_receipt_shows_to_be_refused_stop_the_next_process_bef
         [None, Some(Err(trouble)), Some(Ok(Opened { probed: Probed::Good, ..opened(&told, "token") }))]
     {
         if let Some(read) = read {
-            next.open(Version::of(&stopped), read, start);
+            next.open(Version::of(&stopped), read, start, WALL());
         }
         let again = status_of(&mut next, &stopped, start);
         assert_eq!(again["stop"]["reason"], "AuthenticationFailed", "{again}");
@@ -208,7 +209,12 @@ fn a_report_of_a_version_without_marks_counts_for_the_present_gateway() {
     let status = status_of(&mut account, &told, now);
     assert_eq!(status["reported"]["observedGateway"], status["observedGateway"], "{status}");
     account.observe(Some(at_another_url("1", 2)), now, WALL());
-    account.open(Version::of(&at_another_url("1", 2)), Ok(opened(&at_another_url("1", 2), "token")), now);
+    account.open(
+        Version::of(&at_another_url("1", 2)),
+        Ok(opened(&at_another_url("1", 2), "token")),
+        now,
+        WALL(),
+    );
     let again = channel("1", 2, &json!({"http": {"url": "http://127.0.0.1:2/"}}), &status);
     account.observe(Some(again), now, WALL());
     assert!(door(&mut account, now).is_some(), "it was of another gateway");

@@ -1,0 +1,139 @@
+use SenderTrouble::{AccountRestricted, AuthenticationFailed, PaymentRequired};
+
+use super::*;
+
+/// The same channel with this status, in which a receipt says this.
+fn told(status: &Value, reason: &str, time: &str) -> Arc<BroadcastChannel> {
+    let mut status = status.clone();
+    if status.is_null() {
+        status = json!({"observedGeneration": 1, "activeBroadcasts": 0});
+    }
+    status["reported"] = json!({"reason": reason, "code": "131042", "message": "said so", "time": time});
+    channel("uid", 1, &json!({}), &status)
+}
+
+const JUST_NOW: &str = "2026-11-23T09:59:59Z";
+
+fn missing() -> Trouble {
+    Trouble { reason: "SecretNotFound", message: "no such Secret".into(), is_passing: false }
+}
+
+/// An account that is open with this token.
+fn open(token: &str, now: Instant) -> (Account, Arc<BroadcastChannel>, DoorNumber) {
+    let (mut account, channel) = (Account::new(), plain("uid", 1));
+    enter(&mut account, &channel, token, now);
+    let way = door(&mut account, now).expect("should be open");
+    (account, channel, way)
+}
+
+fn read(account: &mut Account, channel: &Arc<BroadcastChannel>, read: Result<Opened, Trouble>, now: Instant) {
+    account.observe(Some(channel.clone()), now, WALL());
+    account.is_reading = true;
+    account.open(Version::of(channel), read, now, WALL());
+    account.observe(Some(channel.clone()), now, WALL());
+}
+
+#[test]
+fn what_a_receipt_says_is_about_the_credentials_that_were_used_and_not_about_those_that_come_after_them() {
+    let now = clock::monotonic();
+    let good = |channel: &BroadcastChannel, token| Opened { probed: Probed::Good, ..opened(channel, token) };
+    let told = told(&Value::Null, "AuthenticationFailed", JUST_NOW);
+    for (token, is_open) in [("new", true), ("old", false)] {
+        let (mut account, channel, _) = open("old", now);
+        read(&mut account, &channel, Err(missing()), now + BUSY_LOOK);
+        account.observe(Some(told.clone()), now + BUSY_LOOK, WALL());
+        let status = status_of(&mut account, &told, now + BUSY_LOOK);
+        assert_eq!(status["stop"]["reason"], "AuthenticationFailed", "it counts at once");
+        read(&mut account, &told, Ok(good(&told, token)), now + BUSY_LOOK * 2);
+        assert_eq!(door(&mut account, now + BUSY_LOOK * 2).is_some(), is_open, "{token}");
+        let status = status_of(&mut account, &told, now + BUSY_LOOK * 2);
+        assert_eq!(status["reported"].is_null(), is_open, "{status}");
+        assert_eq!(status["settledTime"].is_string(), is_open, "{status}");
+    }
+}
+
+#[test]
+fn a_receipt_that_comes_while_the_credentials_are_refused_for_something_else_condemns_no_others() {
+    let now = clock::monotonic();
+    let told = told(&Value::Null, "AccountRestricted", JUST_NOW);
+    for (token, is_open) in [("new", true), ("old", false)] {
+        let (mut account, _, way) = open("old", now);
+        account.feel(way, refused(), now, WALL());
+        account.observe(Some(told.clone()), now, WALL());
+        let later = now + REFUSED_RETRY;
+        read(&mut account, &told, Ok(opened(&told, token)), later);
+        assert_eq!(door(&mut account, later).is_some(), is_open, "{token}");
+        let status = status_of(&mut account, &told, later);
+        assert_eq!(status["reported"].is_null(), is_open, "{status}");
+    }
+}
+
+#[test]
+fn other_credentials_settle_what_was_sent_with_those_before() {
+    let now = clock::monotonic();
+    let (mut account, channel, _) = open("old", now);
+    assert!(status_of(&mut account, &channel, now)["settledTime"].is_null());
+    let later = now + BUSY_LOOK;
+    read(&mut account, &channel, Ok(opened(&channel, "old")), later);
+    assert!(status_of(&mut account, &channel, later)["settledTime"].is_null(), "they are the same");
+    read(&mut account, &channel, Ok(opened(&channel, "new")), later + BUSY_LOOK);
+    for _ in 0..2 {
+        let status = status_of(&mut account, &channel, later + BUSY_LOOK);
+        assert_eq!(status["settledTime"], "2026-11-23T10:00:00Z", "{status}");
+    }
+}
+
+#[test]
+fn other_credentials_after_a_secret_that_was_missing_begin_with_one_message_and_the_same_ones_do_not() {
+    let now = clock::monotonic();
+    for (token, rows) in [("new", 1), ("old", 500)] {
+        let (mut account, channel, _) = open("old", now);
+        read(&mut account, &channel, Err(missing()), now + BUSY_LOOK);
+        read(&mut account, &channel, Ok(opened(&channel, token)), now + BUSY_LOOK * 2);
+        assert!(door(&mut account, now + BUSY_LOOK * 2).is_some());
+        assert_eq!(account.second_of_work(500), rows, "{token}");
+    }
+}
+
+#[test]
+fn a_wait_is_of_the_gateway_whatever_became_of_the_credentials_of_the_request() {
+    let now = clock::monotonic();
+    let asked = Some(Duration::from_secs(3 * 3600));
+    let unavailable = ChannelEffect::Unavailable { detail: "503".into(), wait: asked };
+    let uncertain = ChannelEffect::Uncertain { detail: "503".into(), wait: asked };
+    for effect in [ChannelEffect::Throttle(asked), unavailable, uncertain] {
+        for token in ["old", "new"] {
+            let (mut account, channel, way) = open("old", now);
+            let later = now + BUSY_LOOK;
+            read(&mut account, &channel, Err(missing()), later);
+            read(&mut account, &channel, Ok(opened(&channel, token)), later + SECRET_POLL);
+            account.feel(way, effect.clone(), later + SECRET_POLL, WALL());
+            assert_eq!(door(&mut account, later + SECRET_POLL), None, "{token} {effect:?}");
+            account.feel(way, refused(), later + SECRET_POLL, WALL());
+            let is_refused = account.state(true, later, WALL()).stop.is_some();
+            assert_eq!(is_refused, token == "old", "a stop is of the credentials");
+        }
+    }
+}
+
+#[test]
+fn of_what_requests_in_flight_together_say_the_graver_counts() {
+    let now = clock::monotonic();
+    let said = |trouble| halt(trouble, "1", "said so");
+    for (first, second, expected) in [
+        (AuthenticationFailed, AccountRestricted, AccountRestricted),
+        (AccountRestricted, AuthenticationFailed, AccountRestricted),
+        (AuthenticationFailed, PaymentRequired, PaymentRequired),
+        (PaymentRequired, AccountRestricted, AccountRestricted),
+    ] {
+        let (mut account, channel, way) = open("token", now);
+        account.feel(way, said(first), now, WALL());
+        // The Secret is read at once.
+        enter(&mut account, &channel, "token", now);
+        account.feel(way, said(second), now, WALL());
+        let state = account.state(true, now, WALL());
+        assert_eq!(state.stop.map(|stop| stop.reason), Some(expected.reason()), "{first:?} {second:?}");
+        let Health::Stalled(reason, _) = state.health else { panic!("stalled") };
+        assert_eq!(reason, expected.reason().as_str());
+    }
+}
