@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::api::{BroadcastChannel, Condition, ErrorRule, ProviderName, ReportedTrouble};
+use crate::api::{BroadcastChannel, ErrorRule, ProviderName, ReportedTrouble};
 use crate::domain::adaptive::AdaptiveRate;
 use crate::domain::answer::{Answer, ChannelEffect, SenderTrouble};
-use crate::domain::channel_verdict::{DAILY_LIMIT, RATE_LIMIT_REPORTED};
 use crate::domain::day_count::DayCount;
 use crate::domain::error_policy::still_stops;
 use crate::domain::gateway_mark::GatewayMark;
@@ -167,21 +166,20 @@ impl Account {
         let Some(status) = &channel.status else { return };
         self.day = DayCount::read(&status.sent_by_hour, wall);
         self.receipts.take_up(&status.conditions);
+        let wait = health::wait_of(status);
+        if status.stop.is_some() || wait.is_some() || health::was_in_trouble(&status.conditions) {
+            // Also where it is over, or was with another gateway: else this process would spend a whole run of messages on what the one
+            // before knew, or have all its requests refused.
+            self.caution.probe();
+        }
         if !self.gateway.is_of_status(channel) {
             return;
         }
-        let throttled = Condition::find(&status.conditions, "Throttled");
-        let is_for = |why: &str| throttled.is_some_and(|throttled| throttled.reason == why);
-        if let Some(until) = status.throttled_until.as_ref().filter(|_| !is_for(DAILY_LIMIT)) {
-            let why = if is_for(RATE_LIMIT_REPORTED) { Why::TooFast } else { Why::Throttled };
-            self.caution.take_up(until.0, why, now, wall);
+        if let Some((until, why)) = wait {
+            self.caution.take_up(until, why, now, wall);
         }
         self.halted = refused::lasting(channel, &self.gateway.digest);
         self.heeded = reported::taken_in(channel, &self.gateway.digest);
-        if status.stop.is_some() || health::was_in_trouble(&status.conditions) {
-            // The next process would spend a whole run of messages on what this one knows, or have all its requests refused.
-            self.caution.probe();
-        }
     }
 
     /// The channel was changed, or its status was written.

@@ -167,7 +167,7 @@ fn credentials_that_a_provider_says_nothing_of_are_asked_about_again_until_it_do
         account.open(Version::of(&channel), Ok(Opened { probed, ..opened(&channel, "token") }), now, WALL());
         account.health(false, now, WALL())
     };
-    let silent = || Probed::NotTold("no connection".into());
+    let silent = || not_told("no connection", None);
     let unsure = Health::NotVerified("no connection".into());
     let mut later = now;
     assert_eq!(asked(&mut account, silent(), later), unsure);

@@ -8,14 +8,25 @@ use super::caution::Why;
 use super::refused::{Refused, UNEXPECTED_ANSWER, message_of};
 use super::settings::{Probed, Trouble};
 use super::{Account, Door};
-use crate::api::{ChannelStop, Condition};
+use crate::api::{ChannelStatus, ChannelStop, Condition};
 use crate::domain::answer::SenderTrouble;
-use crate::domain::channel_verdict::{AccountState, Health};
+use crate::domain::channel_verdict::{AccountState, DAILY_LIMIT, Health, RATE_LIMIT_REPORTED};
 
 /// Reason of a channel that waits because nobody knows what became of its last messages.
 const GATEWAY_UNCERTAIN: &str = "GatewayUncertain";
 /// Reason of a channel that waits because its gateway says that it is in trouble.
 const GATEWAY_UNAVAILABLE: &str = "GatewayUnavailable";
+
+/// The wait that the gateway asked for, as the status of its channel says. It may be over by now.
+pub(super) fn wait_of(status: &ChannelStatus) -> Option<(Timestamp, Why)> {
+    let throttled = Condition::find(&status.conditions, "Throttled");
+    let why = match throttled.map(|throttled| &*throttled.reason) {
+        Some(DAILY_LIMIT) => return None,
+        Some(RATE_LIMIT_REPORTED) => Why::TooFast,
+        _ => Why::Throttled,
+    };
+    status.throttled_until.as_ref().map(|until| (until.0, why))
+}
 
 /// Whether the status of a channel says that its gateway left open what became of messages, is in trouble, or refused the account, and
 /// took none since.
@@ -108,7 +119,7 @@ impl Account {
             // What the provider refused is over as well, as far as is known.
             Door::Opening | Door::Closed { trouble: None, .. } => Health::Opening,
             Door::Open { opened, .. } => match &opened.probed {
-                Probed::NotTold(detail) => Health::NotVerified(detail.clone()),
+                Probed::NotTold { detail, .. } => Health::NotVerified(detail.clone()),
                 _ => Health::Ready,
             },
             Door::Closed { trouble: Some(Trouble { reason, message, .. }), .. } => {

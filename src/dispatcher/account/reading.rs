@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::caution::Why;
 use super::refused::{Refused, ask_again};
 use super::settings::{Known, Probed};
 use super::{Account, Door, Opened, Trouble, Version};
@@ -36,8 +37,9 @@ impl Look {
         Self { read, is_used: false, is_in_doubt: false, untold }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
-        let after = match self.untold {
+    /// Whether it is time to read them again. A gateway that wants to be left alone is not asked sooner for not having said anything.
+    fn is_due(&self, is_left_alone: bool, now: Instant) -> bool {
+        let after = match if is_left_alone { 0 } else { self.untold } {
             _ if self.is_used => BUSY_LOOK,
             0 => IDLE_LOOK,
             untold => ask_again(untold),
@@ -49,16 +51,19 @@ impl Look {
 impl Probed {
     /// How often in a row the provider did not say, with this time.
     fn untold(&self, before: u32) -> u32 {
-        if let Self::NotTold(_) = self { before.saturating_add(1) } else { 0 }
+        if let Self::NotTold { .. } = self { before.saturating_add(1) } else { 0 }
     }
 }
 
 impl Account {
     /// Whether settings and credentials are to be read now. They are taken for being read from then on, until [`open`](Self::open).
     pub(super) fn wants_reading(&mut self, channel: &BroadcastChannel, now: Instant) -> bool {
+        let is_left_alone = self.caution.rest(now).is_some();
         let wanted = match &self.door {
             Door::Opening => true,
-            Door::Open { version, look, .. } => *version != Version::of(channel) || look.is_due(now),
+            Door::Open { version, look, .. } => {
+                *version != Version::of(channel) || look.is_due(is_left_alone, now)
+            }
             Door::Closed { again, .. } => now >= *again,
         };
         let begins = wanted && !self.is_reading;
@@ -67,7 +72,7 @@ impl Account {
     }
 
     /// What need not be found out anew by the next reading. Messages ask the provider all the time, so it is asked only while there are
-    /// none, and not while it wants to be left alone.
+    /// none, and nothing at all while it wants to be left alone.
     pub(in crate::dispatcher) fn known(&self, now: Instant) -> Known {
         let mut told: Vec<SecretDigest> = self.refusals.told(now).collect();
         let channel = self.channel.as_deref();
@@ -77,14 +82,14 @@ impl Account {
                 // Who has changed the spec wants to know.
                 let is_read = channel.map(Version::of).as_ref() == Some(version);
                 let is_quiet = is_read && (is_paused || look.is_used || look.is_in_doubt);
-                if is_quiet || self.caution.rest(now).is_some() {
+                if is_quiet {
                     told.push(opened.credentials);
                 }
                 Some((opened.credentials, opened.gateway.clone()))
             }
             _ => None,
         };
-        Known { held, told }
+        Known { held, told, is_left_alone: self.caution.rest(now).is_some() }
     }
 
     /// Takes in settings and credentials, as they were read of one version of the channel.
@@ -99,6 +104,9 @@ impl Account {
         if self.channel.as_deref().is_none_or(|channel| Version::of(channel) != version) {
             // The channel has changed meanwhile: what was read is read again.
             return;
+        }
+        if let Ok(Opened { probed: Probed::NotTold { wait: Some(wait), .. }, .. }) = &read {
+            self.caution.fail(*wait, Why::Throttled, now, wall);
         }
         if self.stays_open(&version, &read, now) {
             return;
@@ -175,7 +183,7 @@ impl Account {
         {
             self.refusals.remember(Refused::new(credentials, *trouble, ("", detail), now).by_probe());
         }
-        if matches!(probed, Probed::Good | Probed::Refused(..)) {
+        if *probed != Probed::NotAsked {
             self.refusals.asked(credentials, now);
         }
         if self.refused().is_some_and(|refused| refused.still(probed, now)) {
@@ -209,7 +217,7 @@ impl Account {
     pub(super) fn works(&mut self) {
         self.caution.relax();
         if let Door::Open { opened, look, .. } = &mut self.door
-            && matches!(opened.probed, Probed::NotTold(_))
+            && matches!(opened.probed, Probed::NotTold { .. })
         {
             opened.probed = Probed::Good;
             look.untold = 0;

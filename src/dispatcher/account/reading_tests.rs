@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::answer::RefusalKind;
 use reading::IDLE_LOOK;
 
 fn second() -> Duration {
@@ -99,7 +100,8 @@ fn a_gateway_that_is_not_reached_has_its_secrets_read_at_once_and_once_for_each_
 #[test]
 fn the_provider_is_asked_about_the_credentials_of_a_quiet_channel_alone() {
     let now = clock::monotonic();
-    let is_asked = |account: &Account, now| account.known(now).told.is_empty();
+    let token = opened(&plain("uid", 1), "token").credentials;
+    let is_asked = |account: &Account, now| account.known(now).asks_about(token);
     let (mut account, _, way) = open("token", now);
     assert!(is_asked(&account, now));
     account.feel(way, ChannelEffect::Throttle(Some(second())), now, WALL());
@@ -165,4 +167,73 @@ fn refused_credentials_that_come_back_are_not_tried_again_at_once() {
     now += SECRET_POLL;
     enter(&mut account, &channel, "third", now);
     assert!(door(&mut account, now).is_some());
+}
+
+#[test]
+fn a_provider_that_does_not_say_whether_refused_credentials_are_good_is_asked_less_and_less_often() {
+    let now = clock::monotonic();
+    for refused in [refused(), halt(SenderTrouble::AccountRestricted, "131048", "spam")] {
+        let (mut account, channel, way) = open("token", now);
+        let token = opened(&channel, "token").credentials;
+        account.feel(way, refused, now, WALL());
+        let mut later = now;
+        for seconds in [10, 20, 40, 80] {
+            assert!(wants_reading(&mut account, &channel, later));
+            assert!(account.known(later).asks_about(token), "{seconds} s: it is asked");
+            let probed = not_told("10: no permission to read", None);
+            account.open(
+                Version::of(&channel),
+                Ok(Opened { probed, ..opened(&channel, "token") }),
+                later,
+                WALL(),
+            );
+            let early = later + Duration::from_secs(seconds).saturating_sub(SECRET_POLL);
+            assert!(!account.known(early).asks_about(token), "{seconds} s: it is left alone");
+            later += Duration::from_secs(seconds);
+        }
+    }
+}
+
+#[test]
+fn a_wait_that_the_provider_asks_for_when_it_is_asked_is_kept_as_one_for_a_message() {
+    let (now, wait) = (clock::monotonic(), Duration::from_secs(3600));
+    let limited = Answer::refused(RefusalKind::RateLimited, "429", "retry after 3600");
+    let unavailable = Answer::unknown("503", "try later");
+    for (answer, is_open) in [(limited, true), (unavailable, false)] {
+        let (mut account, channel) = (Account::new(), plain("uid", 1));
+        if is_open {
+            enter(&mut account, &channel, "token", now);
+        }
+        let start = if is_open { now + IDLE_LOOK } else { now };
+        assert!(wants_reading(&mut account, &channel, start));
+        let read = |answer: Answer| Opened { probed: Probed::by(answer), ..opened(&channel, "token") };
+        account.open(Version::of(&channel), Ok(read(answer.with_wait(Some(wait)))), start, WALL());
+        let until = "2026-11-23T11:00:00Z".parse().expect("time");
+        assert_eq!(account.health(true, start, WALL()), Health::Throttled(until));
+        assert_eq!(door(&mut account, start + wait.saturating_sub(second())), None);
+        let early = start + FIRST_PROBE_AGAIN;
+        assert!(!wants_reading(&mut account, &channel, early), "it is left alone");
+        let later = start + wait;
+        assert!(wants_reading(&mut account, &channel, later), "and asked after that");
+        assert!(account.known(later).asks_about(read(Answer::accepted("")).credentials));
+        assert!(door(&mut account, later).is_some() && account.second_of_work(500) == 1);
+    }
+}
+
+#[test]
+fn nothing_is_asked_while_the_gateway_wants_to_be_left_alone_whatever_is_known_of_the_credentials() {
+    let now = clock::monotonic();
+    let (mut account, channel, way) = open("token", now);
+    let others = opened(&channel, "another").credentials;
+    account.feel(way, ChannelEffect::Throttle(Some(IDLE_LOOK)), now, WALL());
+    account.feel(way, refused(), now, WALL());
+    assert!(!account.known(now).asks_about(others), "behind a closed door");
+    assert!(account.known(now + IDLE_LOOK).asks_about(others));
+
+    let status = status_of(&mut account, &channel, now);
+    let mut next = Account::new();
+    let channel = self::channel("uid", 1, &json!({}), &status);
+    assert!(wants_reading(&mut next, &channel, now));
+    assert!(!next.known(now).asks_about(others), "nor by the next process");
+    assert!(next.known(now + IDLE_LOOK).asks_about(others));
 }

@@ -164,7 +164,7 @@ impl Refused {
             Probed::Refused(..) => true,
             // What it said to the same question before is over.
             Probed::Good if self.halted.shown_by == StopEvidence::Question => false,
-            Probed::Good | Probed::NotAsked | Probed::NotTold(_) => {
+            Probed::Good | Probed::NotAsked | Probed::NotTold { .. } => {
                 self.again.is_none_or(|again| now < again)
             }
         }

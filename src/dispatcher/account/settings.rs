@@ -1,5 +1,7 @@
 //! Reading what an account needs: the channel's settings, and the token from its Secret.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
@@ -43,6 +45,15 @@ pub(in crate::dispatcher) struct Known {
     pub(super) held: Option<(SecretDigest, Gateway)>,
     /// Credentials that the provider need not be asked about.
     pub(super) told: Vec<SecretDigest>,
+    /// The gateway is not to be asked anything now.
+    pub(super) is_left_alone: bool,
+}
+
+impl Known {
+    /// Whether the provider is to be asked whether these are good.
+    pub(super) fn asks_about(&self, credentials: SecretDigest) -> bool {
+        !self.is_left_alone && !self.told.contains(&credentials)
+    }
 }
 
 /// Settings and credentials, read.
@@ -62,22 +73,29 @@ pub(in crate::dispatcher) enum Probed {
     Refused(SenderTrouble, String),
     /// It was not asked: it cannot be, or need not.
     NotAsked,
-    /// It was asked, and did not say, for this reason.
-    NotTold(String),
+    /// It was asked, and did not say.
+    NotTold {
+        /// Why not.
+        detail: String,
+        /// How long it wants to be left alone.
+        wait: Option<Duration>,
+    },
 }
 
 impl Probed {
     /// What the provider answered when it was asked.
-    fn by(answer: Answer) -> Self {
+    pub(super) fn by(answer: Answer) -> Self {
         match answer {
             Answer::Accepted { .. } => Self::Good,
             Answer::Refused(Refusal { kind: RefusalKind::Sender(trouble), code, detail, .. }) => {
                 Self::Refused(trouble, said(&code, detail))
             }
-            Answer::Refused(Refusal { code, detail, .. }) | Answer::Unknown { code, detail, .. } => {
-                Self::NotTold(said(&code, detail))
+            Answer::Refused(Refusal { code, detail, wait, .. }) | Answer::Unknown { code, detail, wait } => {
+                Self::NotTold { detail: said(&code, detail), wait }
             }
-            Answer::Unreachable { detail } => Self::NotTold(format!("no connection: {detail}")),
+            Answer::Unreachable { detail } => {
+                Self::NotTold { detail: format!("no connection: {detail}"), wait: None }
+            }
         }
     }
 }
@@ -129,7 +147,7 @@ pub(in crate::dispatcher) async fn read(
         _ => Gateway::new(key, &channel.spec, &secrets, &context.addresses)
             .map_err(|error| Trouble::lasting(error.category(), error.to_string()))?,
     };
-    if known.told.contains(&credentials) {
+    if !known.asks_about(credentials) {
         return Ok(Opened { gateway, credentials, probed: Probed::NotAsked });
     }
     let probed = gateway.probe().await.map_or(Probed::NotAsked, Probed::by);

@@ -137,3 +137,29 @@ fn of_what_requests_in_flight_together_say_the_graver_counts() {
         assert_eq!(reason, expected.reason().as_str());
     }
 }
+
+#[test]
+fn the_next_process_sends_one_message_to_see_after_whatever_was_in_the_way_of_the_one_before() {
+    let now = clock::monotonic();
+    let stop = json!({"reason": "AccountRestricted", "code": "131048", "message": "spam"});
+    let over = json!("2026-11-23T09:59:00Z");
+    let gateway = GatewayMark::of(&plain("uid", 1)).digest;
+    let daily = json!([{"type": "Throttled", "status": "True", "reason": "DailyLimit", "message": "", "observedGeneration": 1,
+                        "lastTransitionTime": "2026-11-23T10:00:00Z"}]);
+    for (gateway, status, rows) in [
+        (&*gateway, json!({}), 500),
+        (&*gateway, json!({"throttledUntil": over}), 1),
+        (&*gateway, json!({"throttledUntil": over, "conditions": daily}), 500),
+        ("of before", json!({"throttledUntil": over}), 1),
+        ("of before", json!({"throttledUntil": "2026-11-23T13:00:00Z"}), 1),
+        ("of before", json!({"stop": stop}), 1),
+        ("of before", json!({}), 500),
+    ] {
+        let mut before = json!({"observedGeneration": 1, "activeBroadcasts": 0, "observedGateway": gateway});
+        before.as_object_mut().expect("an object").extend(status.as_object().expect("an object").clone());
+        let mut next = Account::new();
+        enter(&mut next, &channel("uid", 1, &json!({}), &before), "token", now);
+        assert!(door(&mut next, now).is_some(), "{before}");
+        assert_eq!(next.second_of_work(500), rows, "{before}");
+    }
+}
