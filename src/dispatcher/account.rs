@@ -179,7 +179,7 @@ impl Account {
             self.caution.take_up(until, why, now, wall);
         }
         self.halted = refused::lasting(channel, &self.gateway.digest);
-        self.heeded = reported::taken_in(channel, &self.gateway.digest);
+        self.heeded = reported::taken_in(channel, &self.gateway.digest, wall);
     }
 
     /// The channel was changed, or its status was written.

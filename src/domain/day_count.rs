@@ -25,18 +25,14 @@ impl DayCount {
     pub fn read(stored: &[HourCount], now: Timestamp) -> Self {
         let mut count = Self::default();
         for HourCount { hour, sent } in stored {
-            // Hours in the future are of a clock that went wrong.
-            let hour = hour_of(hour.0);
-            if hour <= hour_of(now) {
-                let known = count.hours.entry(hour).or_default();
-                *known = known.saturating_add(u32::try_from(*sent).unwrap_or_default());
-            }
+            let known = count.hours.entry(hour_of(hour.0)).or_default();
+            *known = known.saturating_add(u32::try_from(*sent).unwrap_or_default());
         }
-        count.hours.retain(|hour, _| *hour >= hour_of(now) - HOURS);
         // An account sends far less than this in a day; somebody may have written more into the status.
         let longest = u32::MAX / 64;
         count.hours.values_mut().for_each(|sent| *sent = (*sent).min(longest));
         count.total = count.hours.values().sum();
+        count.forget_old(now);
         count
     }
 
@@ -87,7 +83,13 @@ impl DayCount {
         hours.collect()
     }
 
+    /// Hours in the future are of a clock that went wrong, and has been put right: their messages count as of now. So no day is full for
+    /// longer than its messages count.
     fn forget_old(&mut self, now: Timestamp) {
+        let ahead = self.hours.split_off(&(hour_of(now) + 1));
+        if !ahead.is_empty() {
+            *self.hours.entry(hour_of(now)).or_default() += ahead.values().sum::<u32>();
+        }
         let oldest = hour_of(now) - HOURS;
         while let Some(entry) = self.hours.first_entry().filter(|entry| *entry.key() < oldest) {
             self.total -= entry.remove();
@@ -150,5 +152,19 @@ mod tests {
         let mut count = sent([0, 0, 1, 5]);
         assert_eq!(DayCount::read(&count.stored(), at(5)), count);
         assert_eq!(DayCount::read(&count.stored(), at(25)).total(at(25)), count.total(at(25)));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_for_a_while_keeps_no_day_full_for_longer_than_its_messages_count() {
+        let mut count = sent([0, 0, 30 * 24, 30 * 24]);
+        assert_eq!(count.total(at(1)), 2, "those of the jump count as of now");
+        let until = count.full_until(2, at(1)).expect("full");
+        assert!(until <= at(1 + 25), "{until}");
+        let stored = sent([1, 1, 30 * 24]).stored();
+        assert_eq!(DayCount::read(&stored, at(1)).total(at(1)), 1, "and so it is for the next process");
+        assert_eq!(DayCount::read(&stored, at(1)).total(at(26)), 0);
+        count.take(at(1));
+        count.untake(at(1));
+        assert_eq!((count.total(at(1)), count.total(at(26))), (2, 0));
     }
 }

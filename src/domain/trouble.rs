@@ -62,12 +62,17 @@ impl ReportedTrouble {
         now.duration_since(self.time.0) > counts_for
     }
 
+    /// Whether all has failed by now, as far as is reckoned with, that the provider took before the channel slowed down for this.
+    #[must_use]
+    pub fn has_shown(&self, now: Timestamp) -> bool {
+        now.duration_since(self.time.0) > THROTTLE_SHOWS_AFTER
+    }
+
     /// Whether this comes in place of another report that still stands: a stop in place of a mere limit, and a limit in place of an
     /// earlier one that the channel has slowed down for.
     #[must_use]
     pub fn replaces(&self, standing: &Self) -> bool {
-        let is_later = self.time.0.duration_since(standing.time.0) > THROTTLE_SHOWS_AFTER;
         standing.reason == TroubleReason::RateLimited
-            && (self.reason != TroubleReason::RateLimited || is_later)
+            && (self.reason != TroubleReason::RateLimited || standing.has_shown(self.time.0))
     }
 }

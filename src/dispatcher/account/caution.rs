@@ -147,7 +147,7 @@ impl Caution {
     /// Ends a wait that is over, so that the next message is there to see.
     pub(super) fn end_rest(&mut self, now: Instant) {
         if self.rest.as_ref().is_some_and(|rest| rest.ends <= now) {
-            let is_doubt = |why: &Why| !matches!(why, Why::Throttled | Why::TooFast | Why::Redirected(_));
+            let is_doubt = |why: &Why| !matches!(why, Why::Throttled | Why::TooFast);
             self.doubt = self.rest.take().filter(|rest| is_doubt(&rest.why));
             self.is_probing = true;
         }

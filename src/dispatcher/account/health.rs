@@ -109,10 +109,9 @@ impl Account {
                 Why::Unexpected(detail) => {
                     Health::Waiting(UNEXPECTED_ANSWER, message_of(SenderTrouble::UnexpectedAnswer, detail))
                 }
-                Why::Redirected(detail) => Health::Stalled(
-                    "UnexpectedRedirect",
-                    format!("{detail}: put the address that it redirects to into the channel's url"),
-                ),
+                Why::Redirected(detail) => {
+                    Health::Stalled("UnexpectedRedirect", message_of(SenderTrouble::Redirected, detail))
+                }
             };
         }
         match &self.door {

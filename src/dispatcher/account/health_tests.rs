@@ -65,3 +65,21 @@ fn a_longer_wait_for_something_else_does_not_hide_what_the_gateway_asked_for() {
     assert!(account.observe(Some(at_another_url("uid", 2)), later, WALL()).is_some());
     assert_eq!(account.state(true, later, WALL()).asked_until, None);
 }
+
+#[test]
+fn a_gateway_that_redirected_is_not_called_well_before_it_takes_a_message() {
+    let now = clock::monotonic();
+    let (mut account, channel) = (Account::new(), plain("uid", 1));
+    enter(&mut account, &channel, "token", now);
+    let way = door(&mut account, now).expect("should be open");
+    account.feel(way, halt(SenderTrouble::Redirected, "307", "307: elsewhere"), now, WALL());
+    let later = now + seconds(61);
+    account.observe(Some(channel), later, WALL());
+    assert!(door(&mut account, later).is_some(), "one message, to see");
+    let Health::Stalled("UnexpectedRedirect", message) = account.health(true, later, WALL()) else {
+        panic!("stalled")
+    };
+    assert!(message.contains("307: elsewhere") && message.contains("baseUrl"), "{message}");
+    account.feel(way, ChannelEffect::Working, later, WALL());
+    assert_eq!(account.health(true, later, WALL()), Health::Ready);
+}

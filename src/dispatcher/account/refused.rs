@@ -31,6 +31,8 @@ const LASTING: [SenderTrouble; 3] =
 const TRY_AGAIN: &str = "annotate the channel with broadcast-operator.dev/try-again and any new value";
 /// What is said of a stop that only answers have told of, and in its place of one that receipts have told of too.
 const NO_CHAT_FAILS: &str = "; no chat fails by it";
+/// What is added to the first one where a rule stops: its code may be one of which the chat fails all the same.
+const BUT_OPTED_OUT: &str = " but one that opted out";
 const SOME_FAILED: &str = "; the chats of receipts that say so are Failed, the others stay Pending";
 /// Longest code that a status holds.
 const LONGEST_CODE: usize = 64;
@@ -78,7 +80,7 @@ impl Refusals {
         let is_told =
             |it: &&mut Refused| it.credentials == credentials && it.halted.trouble.reason() == reason;
         let Some(Refused { halted, .. }) = self.0.iter_mut().find(is_told) else { return false };
-        if let Some(told) = halted.message.strip_suffix(NO_CHAT_FAILS) {
+        if let Some((told, _)) = halted.message.rsplit_once(NO_CHAT_FAILS) {
             halted.message = format!("{told}{SOME_FAILED}");
         }
         true
@@ -216,14 +218,18 @@ pub(super) fn message_of(trouble: SenderTrouble, detail: &str) -> String {
         SenderTrouble::PaymentRequired => {
             format!("settle it there; it is tried again by itself every hour; to do it at once, {TRY_AGAIN}")
         }
-        SenderTrouble::Redirected => "put the address that it redirects to into the channel's url".into(),
+        SenderTrouble::Redirected => {
+            "put the address that it redirects to into url or baseUrl of the channel; it is tried again by itself"
+                .into()
+        }
         SenderTrouble::UnexpectedAnswer => {
             "correct the url or baseUrl of the channel, or what stands between; it is tried again by itself"
                 .into()
         }
         SenderTrouble::ByErrorPolicy => by_rule(),
     };
-    format!("{}{NO_CHAT_FAILS}", told((what_of(trouble), detail), &cure))
+    let but = if trouble == SenderTrouble::ByErrorPolicy { BUT_OPTED_OUT } else { "" };
+    format!("{}{NO_CHAT_FAILS}{but}", told((what_of(trouble), detail), &cure))
 }
 
 /// The same of what a receipt said.
@@ -330,7 +336,8 @@ fn of_conditions(conditions: &[Condition], is_reported: impl Fn(SenderTrouble) -
     let is_by_rule = trouble == SenderTrouble::ByErrorPolicy;
     let message = match is_by_receipt {
         _ if is_by_rule => {
-            let end = if is_by_receipt { SOME_FAILED } else { NO_CHAT_FAILS };
+            let end =
+                if is_by_receipt { SOME_FAILED.into() } else { format!("{NO_CHAT_FAILS}{BUT_OPTED_OUT}") };
             format!("{}{end}", told((what_of(trouble), ""), &format!("to go on, {TRY_AGAIN}")))
         }
         true => message_of_receipt(trouble, ""),

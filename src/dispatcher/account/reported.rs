@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::Account;
 use super::caution::Why;
+use super::health::wait_of;
 use super::refused::Refused;
 use crate::api::{BroadcastChannel, ReportedTrouble, TroubleReason};
 use crate::domain::answer::with_code;
@@ -50,12 +51,19 @@ impl Account {
 
 /// What the sender before this one has taken in. It has stopped for it: the stop is in the status, and says what ends it. Or it has slowed
 /// down: its wait is in the status too, and this one has no speed yet to be halved.
-pub(super) fn taken_in(channel: &BroadcastChannel, gateway: &str) -> Option<ReportedTrouble> {
-    let stop = channel.status.as_ref().and_then(|status| status.stop.as_ref());
-    reported(channel, gateway).filter(|reported| match reported.reason {
-        TroubleReason::RateLimited => true,
-        reason => stop.is_some_and(|stop| stop.reason == reason),
-    })
+pub(super) fn taken_in(
+    channel: &BroadcastChannel,
+    gateway: &str,
+    wall: Timestamp,
+) -> Option<ReportedTrouble> {
+    let status = channel.status.as_ref()?;
+    let reported = reported(channel, gateway)?;
+    let is_taken_in = match reported.reason {
+        // A process may have died before it slowed down.
+        TroubleReason::RateLimited => wait_of(status).is_some() || reported.has_shown(wall),
+        reason => status.stop.as_ref().is_some_and(|stop| stop.reason == reason),
+    };
+    is_taken_in.then_some(reported)
 }
 
 /// What receipts say of the account, if that was of the gateway as it is now, and the rules still have the channel stop for it.

@@ -254,3 +254,20 @@ fn what_an_answer_showed_is_tried_again_by_itself_after_a_failover_although_rece
         assert!(status["settledTime"].is_string(), "{status}");
     }
 }
+
+#[test]
+fn a_stop_by_a_rule_does_not_say_that_no_chat_failed_where_one_opted_out() {
+    let now = clock::monotonic();
+    let rules = json!({"errorPolicy": [{"codes": ["131050"], "action": "StopChannel"}]});
+    let (mut account, before) = (Account::new(), channel("uid", 1, &rules, &Value::Null));
+    enter(&mut account, &before, "token", now);
+    let way = door(&mut account, now).expect("open");
+    account.feel(way, halt(SenderTrouble::ByErrorPolicy, "131050", "131050: no"), now, WALL());
+    let message = |account: &mut Account| account.state(true, now, WALL()).stop.expect("a stop").message;
+    assert!(message(&mut account).ends_with("no chat fails by it but one that opted out"));
+    let reported = json!({"reason": "StoppedByErrorPolicy", "code": "131050", "message": "no", "time": "2026-11-23T09:59:59Z"});
+    let status = json!({"observedGeneration": 1, "activeBroadcasts": 0, "reported": reported});
+    account.observe(Some(channel("uid", 1, &rules, &status)), now, WALL());
+    let told = message(&mut account);
+    assert!(told.contains("are Failed") && !told.contains("no chat fails"), "{told}");
+}

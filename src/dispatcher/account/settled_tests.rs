@@ -163,3 +163,31 @@ fn the_next_process_sends_one_message_to_see_after_whatever_was_in_the_way_of_th
         assert_eq!(next.second_of_work(500), rows, "{before}");
     }
 }
+
+#[test]
+fn a_report_that_no_sender_has_slowed_down_for_slows_down_the_next_one() {
+    let now = clock::monotonic();
+    let throttled = json!([{"type": "Throttled", "status": "True", "reason": "RateLimitReported", "message": "",
+                            "observedGeneration": 1, "lastTransitionTime": "2026-11-23T10:00:00Z"}]);
+    let status = |more: Value| {
+        let mut status = json!({"observedGeneration": 1, "activeBroadcasts": 0});
+        status.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        status
+    };
+    for (time, more, until) in [
+        (JUST_NOW, json!({}), Some("2026-11-23T10:00:10Z")),
+        (
+            JUST_NOW,
+            json!({"throttledUntil": "2026-11-23T10:00:09Z", "conditions": throttled}),
+            Some("2026-11-23T10:00:09Z"),
+        ),
+        ("2026-11-23T09:59:29Z", json!({}), None),
+    ] {
+        let told = told(&status(more), "RateLimited", time);
+        let mut next = Account::new();
+        enter(&mut next, &told, "token", now);
+        next.observe(Some(told), now, WALL());
+        let expected = until.map_or(Health::Ready, |until| Health::TooFast(until.parse().expect("time")));
+        assert_eq!(next.health(true, now, WALL()), expected, "{time}");
+    }
+}
