@@ -197,3 +197,41 @@ async fn a_restricted_account_sends_nothing_until_its_channel_is_told_to_try_aga
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_to_try_again_that_comes_while_no_operator_runs_is_followed_with_one_message_to_see() {
+    let mut stage = Stage::of_providers().await;
+    let providers = [WhatsApp, Telegram];
+    let limited = json!({"tooManyRequests": {"retryAfterSeconds": LONG_WAIT.as_secs()}});
+    let rules = providers.map(|provider| json!({"when": {"account": provider.account()}, "do": limited}));
+    stage.set_faults(json!(rules));
+    stage.apply_channels(&providers, &limits());
+    stage.apply_broadcasts(&providers, 60, &json!({}));
+    with_each(&providers, async |provider| stage.wait_state(provider.name(), "Throttled").await).await;
+    stage.operator.kill();
+    for provider in providers {
+        stage.try_again(provider.name(), "1");
+    }
+    let requests = providers.map(|provider| stage.requests_of(provider).len());
+    stage.operator.restart().await;
+    with_each(&providers, async |provider| {
+        until(&format!("{provider:?}: it has tried again, and waits"), async || {
+            let status = channel_state(&stage, provider, "Throttled").await.status.expect("status");
+            if status.try_again_token.as_deref() == Some("1") { Ok(()) } else { Err(status) }
+        })
+        .await;
+    })
+    .await;
+    for (provider, requests) in providers.into_iter().zip(requests) {
+        assert_eq!(stage.requests_of(provider).len(), requests + 1, "{provider:?}");
+    }
+    stage.set_faults(json!([]));
+    for provider in providers {
+        stage.try_again(provider.name(), "2");
+    }
+    with_each(&providers, async |provider| {
+        let done = stage.complete(provider.name()).await;
+        stage.check_complete_of(provider, &done, 60).await;
+    })
+    .await;
+}
