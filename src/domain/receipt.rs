@@ -125,6 +125,9 @@ pub enum NoticeError {
     /// It tells more than is taken at once.
     #[error("the body tells of more than {MAX_NOTICES} messages and chats: send fewer at once")]
     TooMany,
+    /// It is a form with more fields than the provider sends.
+    #[error("the form has more than {0} fields, which is not what the provider sends")]
+    TooManyFields(usize),
 }
 
 impl Receipt {

@@ -2,11 +2,13 @@
 //! the business of [`gateway`](super::gateway).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use reqwest::Url;
+use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -71,8 +73,7 @@ pub struct WireAnswer<'a> {
 }
 
 /// An id or a code: some number them. Text, or a whole number below 2^64; of others digits would be lost.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Value")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word(String);
 
 impl Word {
@@ -83,15 +84,32 @@ impl Word {
     }
 }
 
-impl TryFrom<Value> for Word {
-    type Error = &'static str;
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AnyWord)
+    }
+}
 
-    fn try_from(value: Value) -> Result<Self, Self::Error> {
-        match value {
-            Value::String(text) => Ok(Self(text)),
-            Value::Number(number) if !number.is_f64() => Ok(Self(number.to_string())),
-            _ => Err("neither text nor a whole number"),
-        }
+/// Takes a word as it comes: whatever else stands in its place is not read.
+struct AnyWord;
+
+impl Visitor<'_> for AnyWord {
+    type Value = Word;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("text or a whole number")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Word, E> {
+        Ok(Word(text.to_owned()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Word, E> {
+        Ok(Word(number.to_string()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Word, E> {
+        Ok(Word(number.to_string()))
     }
 }
 

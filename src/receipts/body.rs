@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::domain::outcome::Outcome;
 use crate::domain::receipt::{NoticeError, Notices, Receipt};
+use crate::providers::json::Json;
 use crate::providers::wire::Word;
 
 /// One receipt. What is optional may be `null`, and ids, codes and numbers of phones may be numbers.
@@ -42,20 +42,26 @@ enum Status {
 /// Reads a body. One receipt alone may come without the list around it.
 ///
 /// # Errors
-/// When it is no list of receipts.
+/// When it is no list of receipts, or too long a one.
 pub fn parse(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
-    let items = match serde_json::from_slice(body).map_err(NoticeError::Json)? {
-        Value::Array(items) => items,
-        item @ Value::Object(_) => vec![item],
-        _ => return Err(NoticeError::NotAList),
-    };
+    let body = Json::parse(body).map_err(NoticeError::Json)?;
     let mut read = Notices::default();
-    for item in items {
-        let receipt = serde_json::from_value::<Raw>(item).ok().and_then(|raw| receipt(raw, now));
-        read.malformed += usize::from(receipt.is_none());
-        read.receipts.extend(receipt);
+    if body.is_object() {
+        read_item(body, now, &mut read)?;
+        return Ok(read);
+    }
+    for item in body.items().ok_or(NoticeError::NotAList)? {
+        read_item(item, now, &mut read)?;
     }
     Ok(read)
+}
+
+fn read_item(item: Json<'_>, now: Timestamp, notices: &mut Notices) -> Result<(), NoticeError> {
+    let Some(receipt) = item.read::<Raw>().and_then(|raw| receipt(raw, now)) else {
+        notices.malformed += 1;
+        return Ok(());
+    };
+    notices.add_receipt(receipt)
 }
 
 fn receipt(raw: Raw, now: Timestamp) -> Option<Receipt> {

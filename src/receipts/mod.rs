@@ -57,7 +57,7 @@ use places::{At, Named, NamedBy, Places};
 use refusal::Refusal;
 use room::{BodyRoom, ChannelRoom, ChannelRooms};
 use secrets::{SigningSecrets, Untrusted};
-use source::Source;
+use source::{Content, Source};
 
 /// Longest wait for the answer of a send whose receipt came before it.
 const EARLY_WAIT: Duration = Duration::from_secs(2);
@@ -176,17 +176,19 @@ async fn take(context: &Arc<Context>, key: &ObjectKey, request: Request) -> Resu
     let (head, body) = request.into_parts();
     let source = Source::of(&channel.spec, &head)?;
     if source.is_shown_by_head() {
-        context.secrets.check(&key.namespace, &source, &[]).await?;
+        context.secrets.check(&key.namespace, &source, &Content::Bytes(&[])).await?;
     }
-    let body = context.bodies.read(body).await?;
+    let body = context.bodies.read(body, source.largest_body()).await?;
+    let content = source.content(&body.bytes).map_err(Refusal::Excessive)?;
     if !source.is_shown_by_head() {
-        context.secrets.check(&key.namespace, &source, &body.bytes).await?;
+        context.secrets.check(&key.namespace, &source, &content).await?;
     }
     let room = context.room_of(key);
     if source.secret.is_some() {
         room.refusals.is_genuine(clock::monotonic());
     }
-    let Notices { receipts, preferences, malformed } = source.read(&body.bytes, clock::now())?;
+    let Notices { receipts, preferences, malformed } = source.read(&content, clock::now())?;
+    drop(content);
     drop(body);
     context.books.metrics.receipts(ReceiptResult::Malformed, malformed);
     let receipts = discreet(context, &key.namespace, &channel.spec, receipts).await;

@@ -3,7 +3,7 @@
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::room::{BODY_TIMEOUT, MAX_BODY};
+use super::room::BODY_TIMEOUT;
 use super::secrets::Untrusted;
 use crate::domain::receipt::NoticeError;
 use crate::metrics::DeferReason;
@@ -21,8 +21,11 @@ pub enum Refusal {
     #[error("the body took longer than {} s, or broke off", BODY_TIMEOUT.as_secs())]
     Incomplete,
     /// The body is too large.
-    #[error("the body is larger than {MAX_BODY} bytes: send fewer receipts at once")]
-    TooLarge,
+    #[error("the body is larger than {0} bytes: send fewer receipts at once")]
+    TooLarge(usize),
+    /// Nobody knows yet whose the body is, and it costs more to find out than bodies of the provider do.
+    #[error(transparent)]
+    Excessive(NoticeError),
     /// There is no such channel.
     #[error("there is no BroadcastChannel with this name in this namespace")]
     NoChannel,
@@ -61,7 +64,9 @@ impl IntoResponse for Refusal {
         let status = match &self {
             refusal if refusal.deferred().is_some() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge | Self::Malformed(NoticeError::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge(_) | Self::Excessive(_) | Self::Malformed(NoticeError::TooMany) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::NoChannel => StatusCode::NOT_FOUND,
             Self::Untrusted(Untrusted::NotConfigured(_)) | Self::WrongToken => StatusCode::FORBIDDEN,
             Self::Untrusted(_) => StatusCode::UNAUTHORIZED,

@@ -17,7 +17,7 @@ use super::early::RefusedIds;
 use super::refusal::Refusal;
 use super::refused_log::RefusedLog;
 use crate::domain::ids::ObjectKey;
-use crate::domain::receipt::MAX_NOTICES;
+use crate::domain::receipt::{MAX_NOTICES, NoticeError};
 
 /// Largest body that is read: Meta sends up to 3 MB at once, as its documentation of webhooks says.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -55,28 +55,28 @@ impl BodyRoom {
         Self { bytes: Arc::new(Semaphore::new(bytes)) }
     }
 
-    /// Reads a body.
-    pub async fn read(&self, body: Body) -> Result<Received, Refusal> {
-        match tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await {
+    /// Reads a body of this many bytes at most.
+    pub async fn read(&self, body: Body, largest: usize) -> Result<Received, Refusal> {
+        match tokio::time::timeout(BODY_TIMEOUT, self.collect(body, largest)).await {
             Ok(read) => read,
             Err(_) => Err(Refusal::Incomplete),
         }
     }
 
-    async fn collect(&self, body: Body) -> Result<Received, Refusal> {
+    async fn collect(&self, body: Body, largest: usize) -> Result<Received, Refusal> {
         // It may say so in its head: nothing of it is kept.
-        let is_too_large = body.size_hint().lower() > MAX_BODY as u64;
+        let is_too_large = body.size_hint().lower() > largest as u64;
         let mut chunks = body.into_data_stream();
         if is_too_large {
             tokio::spawn(discard(chunks));
-            return Err(Refusal::TooLarge);
+            return Err(Refusal::TooLarge(largest));
         }
         let mut received = Received { bytes: Vec::new(), room: self.take(0)? };
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| Refusal::Incomplete)?;
-            if received.bytes.len() + chunk.len() > MAX_BODY {
+            if received.bytes.len() + chunk.len() > largest {
                 tokio::spawn(discard(chunks));
-                return Err(Refusal::TooLarge);
+                return Err(Refusal::TooLarge(largest));
             }
             received.room.merge(self.take(chunk.len())?);
             received.bytes.extend_from_slice(&chunk);
@@ -85,7 +85,7 @@ impl BodyRoom {
     }
 
     fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        let bytes = u32::try_from(bytes).map_err(|_| Refusal::TooLarge)?;
+        let bytes = u32::try_from(bytes).map_err(|_| Refusal::TooLarge(MAX_BODY))?;
         self.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| Refusal::Busy)
     }
 }
@@ -142,7 +142,7 @@ impl ChannelRoom {
     pub fn take(&self, receipts: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         // More than fit even when nobody else is there.
         let receipts = u32::try_from(receipts).ok().filter(|number| *number as usize <= MAX_RECEIPTS);
-        let receipts = receipts.ok_or(Refusal::TooLarge)?;
+        let receipts = receipts.ok_or(Refusal::Malformed(NoticeError::TooMany))?;
         self.receipts.clone().try_acquire_many_owned(receipts).map_err(|_| Refusal::Busy)
     }
 }
@@ -180,12 +180,12 @@ mod tests {
         let stalled: Vec<_> = (0..1000)
             .map(|_| {
                 let room = room.clone();
-                tokio::spawn(async move { room.read(stalled()).await.map(drop) })
+                tokio::spawn(async move { room.read(stalled(), MAX_BODY).await.map(drop) })
             })
             .collect();
         tokio::task::yield_now().await;
         for _ in 0..200 {
-            assert_eq!(room.read(Body::from("[]")).await.expect("room").bytes, b"[]");
+            assert_eq!(room.read(Body::from("[]"), MAX_BODY).await.expect("room").bytes, b"[]");
         }
         stalled.iter().for_each(tokio::task::JoinHandle::abort);
     }
@@ -193,21 +193,21 @@ mod tests {
     #[tokio::test]
     async fn bodies_that_are_held_fill_the_room_and_give_it_back() {
         let room = BodyRoom::of(100);
-        let held = room.read(Body::from(vec![b'x'; 80])).await.expect("room");
-        let refused = room.read(Body::from(vec![b'x'; 80])).await;
+        let held = room.read(Body::from(vec![b'x'; 80]), MAX_BODY).await.expect("room");
+        let refused = room.read(Body::from(vec![b'x'; 80]), MAX_BODY).await;
         assert!(matches!(refused, Err(Refusal::Busy)), "{refused:?}");
         drop(held);
-        assert_eq!(room.read(Body::from(vec![b'x'; 80])).await.expect("room").bytes.len(), 80);
+        assert_eq!(room.read(Body::from(vec![b'x'; 80]), MAX_BODY).await.expect("room").bytes.len(), 80);
     }
 
     #[tokio::test]
     async fn a_body_that_is_too_large_is_refused_and_takes_no_room_any_more() {
         let room = BodyRoom::of(2 * MAX_BODY);
         for _ in 0..4 {
-            let refused = room.read(Body::from(vec![b'x'; MAX_BODY + 1])).await;
-            assert!(matches!(refused, Err(Refusal::TooLarge)), "{refused:?}");
+            let refused = room.read(Body::from(vec![b'x'; MAX_BODY + 1]), MAX_BODY).await;
+            assert!(matches!(refused, Err(Refusal::TooLarge(MAX_BODY))), "{refused:?}");
         }
-        assert!(room.read(Body::from(vec![b'x'; MAX_BODY])).await.is_ok());
+        assert!(room.read(Body::from(vec![b'x'; MAX_BODY]), MAX_BODY).await.is_ok());
     }
 
     #[test]

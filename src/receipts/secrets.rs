@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::{Api, Client};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::source::Source;
+use super::source::{Content, Source};
 use crate::api::{BroadcastChannelSpec, KeyRef};
 use crate::clock;
 use crate::cluster::{ApiError, chain, within};
@@ -75,9 +75,14 @@ impl SigningSecrets {
     }
 
     /// Checks that a request comes from the provider of a channel.
-    pub async fn check(&self, namespace: &str, source: &Source<'_>, body: &[u8]) -> Result<(), Untrusted> {
+    pub async fn check(
+        &self,
+        namespace: &str,
+        source: &Source<'_>,
+        content: &Content<'_>,
+    ) -> Result<(), Untrusted> {
         let Some(secret) = source.secret else { return Ok(()) };
-        let verify = |secrets: &[String]| source.check(secrets, body, clock::now());
+        let verify = |secrets: &[String]| source.check(secrets, content, clock::now());
         let known = self.known(namespace, secret, FRESH).await?;
         match verify(&known) {
             Err(Untrusted::Signature(WebhookError::NoMatch)) => {

@@ -7,6 +7,7 @@ use http::request::Parts;
 use jiff::Timestamp;
 
 use super::body;
+use super::room::MAX_BODY;
 use super::secrets::Untrusted;
 use crate::api::{BroadcastChannelSpec, HttpChannel, KeyRef, TwilioChannel};
 use crate::domain::receipt::{NoticeError, Notices};
@@ -20,6 +21,15 @@ pub struct Source<'a> {
     proof: Proof<'a>,
 }
 
+/// The body of a request, as it is looked at before it is known whose it is.
+#[derive(Debug)]
+pub enum Content<'a> {
+    /// As it came.
+    Bytes(&'a [u8]),
+    /// The fields of a form.
+    Form(Vec<twilio::webhook::Field<'a>>),
+}
+
 /// How a request shows where it comes from.
 enum Proof<'a> {
     /// Not at all.
@@ -31,7 +41,8 @@ enum Proof<'a> {
         signature: &'a str,
         /// The address that Twilio believes to have called.
         url: String,
-        query: Vec<(String, String)>,
+        /// The token in its query.
+        token: Option<String>,
     },
     Periskope(&'a str),
 }
@@ -96,8 +107,8 @@ impl<'a> Source<'a> {
         // As it stood in the callback that the message named: hosts are written in one way there.
         let base = public.parse::<reqwest::Url>().map_or_else(|_| public.clone(), String::from);
         let url = format!("{}{path}", base.trim_end_matches('/'));
-        let query = twilio::webhook::params(head.uri.query().unwrap_or_default().as_bytes());
-        Ok(Proof::Twilio { signature, url, query })
+        let token = head.uri.query().and_then(twilio::webhook::token_of);
+        Ok(Proof::Twilio { signature, url, token })
     }
 
     /// Whether the head of a request says all that can be checked, so that its body need not be read before.
@@ -106,12 +117,30 @@ impl<'a> Source<'a> {
         matches!(self.proof, Proof::Unsigned | Proof::Telegram(_))
     }
 
+    /// Largest body that is read. That of a form is bounded by what Twilio sends, as it must be taken apart to check its signature.
+    #[must_use]
+    pub fn largest_body(&self) -> usize {
+        if matches!(self.proof, Proof::Twilio { .. }) { twilio::webhook::MAX_FORM } else { MAX_BODY }
+    }
+
+    /// What is checked and read of a body.
+    ///
+    /// # Errors
+    /// When it has more parts than the provider sends.
+    pub fn content<'b>(&self, body: &'b [u8]) -> Result<Content<'b>, NoticeError> {
+        Ok(match &self.proof {
+            Proof::Twilio { .. } => Content::Form(twilio::webhook::params(body)?),
+            _ => Content::Bytes(body),
+        })
+    }
+
     /// Checks that a request comes from the provider. `secrets` are the values of the key, of which one must match.
     ///
     /// # Errors
     /// When none does.
-    pub fn check(&self, secrets: &[String], body: &[u8], now: Timestamp) -> Result<(), Untrusted> {
+    pub fn check(&self, secrets: &[String], content: &Content<'_>, now: Timestamp) -> Result<(), Untrusted> {
         let texts: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        let (body, params) = content.parts();
         let is_genuine = match &self.proof {
             Proof::Unsigned => true,
             Proof::StandardWebhooks(signed) => {
@@ -122,8 +151,7 @@ impl<'a> Source<'a> {
             Proof::WhatsApp(signature) => whatsapp::webhook::is_genuine(&texts, signature, body),
             Proof::Telegram(secret) => telegram::webhook::is_genuine(&texts, secret),
             Proof::Twilio { signature, url, .. } => {
-                let params = twilio::webhook::params(body);
-                twilio::webhook::is_genuine(&texts, &[url], &params, signature)
+                twilio::webhook::is_genuine(&texts, &[url], params, signature)
             }
             Proof::Periskope(signature) => periskope::webhook::is_genuine(&texts, signature, body),
         };
@@ -134,17 +162,23 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// When it is not what the provider sends.
-    pub fn read(&self, body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
+    pub fn read(&self, content: &Content<'_>, now: Timestamp) -> Result<Notices, NoticeError> {
+        let (body, params) = content.parts();
         match &self.proof {
             Proof::Unsigned | Proof::StandardWebhooks(_) => body::parse(body, now),
             Proof::WhatsApp(_) => whatsapp::webhook::read(body, now),
             Proof::Telegram(_) => telegram::webhook::read(body, now),
-            Proof::Twilio { query, .. } => {
-                let token = query.iter().find(|(name, _)| name == twilio::webhook::TOKEN_PARAMETER);
-                let token = token.map(|(_, token)| token.as_str());
-                twilio::webhook::read(token, &twilio::webhook::params(body), now)
-            }
+            Proof::Twilio { token, .. } => twilio::webhook::read(token.as_deref(), params, now),
             Proof::Periskope(_) => periskope::webhook::read(body, now),
+        }
+    }
+}
+
+impl<'a> Content<'a> {
+    fn parts(&self) -> (&'a [u8], &[twilio::webhook::Field<'a>]) {
+        match self {
+            Self::Bytes(body) => (body, &[]),
+            Self::Form(fields) => (&[], fields),
         }
     }
 }

@@ -147,8 +147,9 @@ impl Provider {
             request = request.header(*name, value);
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
-        let checked = Source::of(&spec, &head)
-            .and_then(|source| source.check(&[secret.to_owned()], body.as_bytes(), now()));
+        let checked = Source::of(&spec, &head).and_then(|source| {
+            source.check(&[secret.to_owned()], &source.content(body.as_bytes()).expect("few"), now())
+        });
         checked.is_ok()
     }
 
@@ -161,7 +162,7 @@ impl Provider {
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let source = Source::of(&spec, &head).expect("signed");
-        let notices = source.read(body.as_bytes(), now()).expect("readable");
+        let notices = source.read(&source.content(body.as_bytes()).expect("few"), now()).expect("readable");
         let [receipt] = &notices.receipts[..] else { panic!("{self:?}: {notices:?}") };
         assert_eq!(receipt.evidence.outcome, outcome, "{self:?}");
         receipt.clone()

@@ -223,6 +223,23 @@ async fn a_body_of_ten_megabytes_is_refused_before_it_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_twilio_would_not_send_is_refused_before_anybody_asks_whose_it_is() {
+    let stage = Stage::of_providers().await;
+    stage.apply_channels(&[Twilio], &json!({}));
+    channel_state(&stage, Twilio, "Ready").await;
+    let head = |length: usize| format!("content-length: {length}\r\nx-twilio-signature: AAAA\r\n");
+    // One that is too large says so: nothing of it is read.
+    let mut connection = begin(&stage, Twilio.name(), &head(64 * 1024 + 1)).await;
+    assert_eq!(first_line(&mut connection).await, "HTTP/1.1 413 Payload Too Large");
+    for (fields, answer) in [(513, "HTTP/1.1 413 Payload Too Large"), (512, "HTTP/1.1 401 Unauthorized")] {
+        let form = vec!["a"; fields].join("&");
+        let mut connection = begin(&stage, Twilio.name(), &head(form.len())).await;
+        connection.write_all(form.as_bytes()).await.expect("should write");
+        assert_eq!(first_line(&mut connection).await, answer, "{fields} fields");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_of_telegram_and_a_channel_that_is_not_there_are_refused_before_the_body_comes() {
     let stage = Stage::of_providers().await;
     stage.apply_channels(&[Telegram], &json!({}));

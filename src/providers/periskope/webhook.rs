@@ -2,12 +2,13 @@
 //!
 //! In: the header and the body of a request. Out: whether it is genuine, and what it tells.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::Value;
 
 use crate::domain::outcome::Outcome;
 use crate::domain::receipt::{NoticeError, Notices, Receipt};
+use crate::providers::json::Json;
 use crate::providers::secrecy;
 
 /// Header with the signature of a request.
@@ -15,34 +16,14 @@ pub const SIGNATURE_HEADER: &str = "x-periskope-signature";
 /// The event that says how far a message came.
 const ACK_UPDATED: &str = "message.ack.updated";
 
-/// An event. The reference calls the name of it `event`; receivers of it say that it comes as `event_type`.
-#[derive(Deserialize)]
-struct Posted {
-    #[serde(default)]
-    event: Option<String>,
-    #[serde(default)]
-    event_type: Option<String>,
-    #[serde(default)]
-    data: Option<Acknowledged>,
-    #[serde(default)]
-    timestamp: Option<String>,
-}
-
 /// A message. The reference has more of it.
-#[derive(Deserialize)]
-struct Acknowledged {
-    #[serde(default)]
-    unique_id: Option<String>,
+struct Acknowledged<'a> {
+    unique_id: Option<Cow<'a, str>>,
     /// `true_<chat>_<unique id>`, in groups with the sender after it.
-    #[serde(default)]
-    message_id: Option<String>,
-    #[serde(default)]
-    queue_id: Option<String>,
-    #[serde(default)]
-    from_me: Option<bool>,
+    message_id: Option<Cow<'a, str>>,
+    queue_id: Option<Cow<'a, str>>,
     /// A number, or a number as text.
-    #[serde(default)]
-    ack: Value,
+    ack: Option<i64>,
 }
 
 /// Whether a request comes from Periskope: its signature is HMAC-SHA256 of the body as it came, with the signing key as text, in
@@ -56,22 +37,27 @@ pub fn is_genuine(keys: &[&str], signature: &str, body: &[u8]) -> bool {
     code.is_some_and(|code| keys.iter().any(|key| secrecy::is_signed(key, body, &code)))
 }
 
-/// Reads an event, at `now`. Events of other kinds, and of messages that others sent, tell nothing.
+/// Reads an event, at `now`. Events of other kinds, and of messages that others sent, tell nothing. The reference calls the name of an
+/// event `event`; receivers of it say that it comes as `event_type`.
 ///
 /// # Errors
 /// When it is no event.
 pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
-    let event: Posted = serde_json::from_slice(body).map_err(NoticeError::Json)?;
-    let name = event.event_type.or(event.event).ok_or(NoticeError::Missing("event"))?;
+    let event = Json::parse(body).map_err(NoticeError::Json)?;
+    let [name, event_type, data, time] = event.fields(["event", "event_type", "data", "timestamp"]);
+    let name = event_type.text().or_else(|| name.text()).ok_or(NoticeError::Missing("event"))?;
     if name != ACK_UPDATED {
         return Ok(Notices::default());
     }
-    let message = event.data.ok_or(NoticeError::Missing("data"))?;
-    if message.from_me == Some(false) {
+    if !data.is_object() {
+        return Err(NoticeError::Missing("data"));
+    }
+    let [from_me] = data.fields(["from_me"]);
+    if from_me.truth() == Some(false) {
         return Ok(Notices::default());
     }
-    let time = event.timestamp.and_then(|text| text.parse().ok());
-    Ok(match message.receipt(time, now) {
+    let time = time.text().and_then(|text| text.parse().ok());
+    Ok(match Acknowledged::of(data).receipt(time, now) {
         Ok(receipt) => Notices { receipts: receipt.into_iter().collect(), ..Notices::default() },
         Err(NotReadable) => Notices { malformed: 1, ..Notices::default() },
     })
@@ -80,7 +66,14 @@ pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
 /// A message without an id, or with an `ack` that is none.
 struct NotReadable;
 
-impl Acknowledged {
+impl<'a> Acknowledged<'a> {
+    fn of(data: Json<'a>) -> Self {
+        let [unique_id, message_id, queue_id, ack] =
+            data.fields(["unique_id", "message_id", "queue_id", "ack"]);
+        let ack = ack.integer().or_else(|| ack.text()?.parse().ok());
+        Self { unique_id: unique_id.text(), message_id: message_id.text(), queue_id: queue_id.text(), ack }
+    }
+
     /// Its ids, any of which the answer to the message may have had.
     fn ids(&self) -> impl Iterator<Item = &str> {
         let within = self.message_id.as_deref().and_then(|id| id.split('_').nth(2));
@@ -92,12 +85,7 @@ impl Acknowledged {
     /// in a group, not everybody; before, it was what the recipient has. So 2 is Sent, which 3 can still raise, and never a
     /// Delivered that is not true.
     fn receipt(&self, time: Option<Timestamp>, now: Timestamp) -> Result<Option<Receipt>, NotReadable> {
-        let ack = match &self.ack {
-            Value::Number(ack) => ack.as_i64(),
-            Value::String(ack) => ack.parse().ok(),
-            _ => None,
-        };
-        let outcome = match ack.ok_or(NotReadable)? {
+        let outcome = match self.ack.ok_or(NotReadable)? {
             -1 => Outcome::Failed,
             0 => return Ok(None),
             1 | 2 => Outcome::Sent,

@@ -2,9 +2,9 @@
 //! has it again. There are no receipts in them. Pure.
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::domain::receipt::{NoticeError, Notices, Preference};
+use crate::providers::json::Json;
 use crate::providers::secrecy;
 
 /// Header with the `secret_token` that the webhook was set up with.
@@ -21,24 +21,24 @@ pub fn is_genuine(secrets: &[&str], header: &str) -> bool {
 /// # Errors
 /// When it is no update.
 pub fn read(body: &[u8], now: Timestamp) -> Result<Notices, NoticeError> {
-    let update: Value = serde_json::from_slice(body).map_err(NoticeError::Json)?;
-    if !update["update_id"].is_i64() {
-        return Err(NoticeError::Missing("update_id"));
-    }
+    let update = Json::parse(body).map_err(NoticeError::Json)?;
+    let [update_id, change] = update.fields(["update_id", "my_chat_member"]);
+    update_id.integer().ok_or(NoticeError::Missing("update_id"))?;
     let mut notices = Notices::default();
-    let change = &update["my_chat_member"];
-    let Some(kind) = change["chat"]["type"].as_str() else { return Ok(notices) };
-    let (is_wanted, code) = match (kind, change["new_chat_member"]["status"].as_str()) {
+    let [chat, date, member] = change.fields(["chat", "date", "new_chat_member"]);
+    let ([kind, chat], [status]) = (chat.fields(["type", "id"]), member.fields(["status"]));
+    let Some(kind) = kind.text() else { return Ok(notices) };
+    let (is_wanted, code) = match (&*kind, status.text().as_deref()) {
         ("private", Some("kicked")) => (false, "kicked"),
         (_, Some("member")) => (true, "member"),
         // Who puts it out of a group speaks for nobody else: the answer to the next message shows whether it may write there.
         ("group" | "supergroup" | "channel", Some("administrator")) => (true, "administrator"),
         _ => return Ok(notices),
     };
-    match change["chat"]["id"].as_i64() {
+    match chat.integer() {
         Some(chat) => {
             // A call that could not be delivered comes again later: the date is when it happened.
-            let time = change["date"].as_i64().and_then(|second| Timestamp::from_second(second).ok());
+            let time = date.integer().and_then(|second| Timestamp::from_second(second).ok());
             notices.preferences.push(Preference::new(&chat.to_string(), is_wanted, code, time, now));
         }
         None => notices.malformed += 1,

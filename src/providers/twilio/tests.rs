@@ -54,7 +54,7 @@ fn request(twilio: &Twilio, chat: &str, content: &Content) -> Result<WireRequest
 
 fn form(request: Result<WireRequest, Answer>) -> Vec<(String, String)> {
     let request = request.unwrap_or_else(|answer| panic!("{answer:?}"));
-    webhook::params(&request.body)
+    form_urlencoded::parse(&request.body).into_owned().collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -2,7 +2,7 @@
 //!
 //! In: the url and the form of a request. Out: whether it is genuine, and what it tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,10 +19,28 @@ pub const TOKEN_PARAMETER: &str = "token";
 /// Header with the signature of a request.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
+/// Largest form that is read: those of Twilio have some KB, an incoming message of 1,600 characters included.
+pub const MAX_FORM: usize = 64 * 1024;
+/// Most fields of a form. Receipts have about 10, incoming messages some dozens.
+pub const MAX_FIELDS: usize = 512;
+
+/// Name and value of a field of a form.
+pub type Field<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// The fields of a form, in their order.
+///
+/// # Errors
+/// When there are more than Twilio sends: nobody has signed them yet.
+pub fn params(body: &[u8]) -> Result<Vec<Field<'_>>, NoticeError> {
+    let params: Vec<_> = form_urlencoded::parse(body).take(MAX_FIELDS + 1).collect();
+    if params.len() > MAX_FIELDS { Err(NoticeError::TooManyFields(MAX_FIELDS)) } else { Ok(params) }
+}
+
+/// The token in the query of a callback.
 #[must_use]
-pub fn params(body: &[u8]) -> Vec<(String, String)> {
-    form_urlencoded::parse(body).into_owned().collect()
+pub fn token_of(query: &str) -> Option<String> {
+    let mut params = form_urlencoded::parse(query.as_bytes());
+    params.find(|(name, _)| name == TOKEN_PARAMETER).map(|(_, token)| token.into_owned())
 }
 
 /// Whether a form comes from Twilio: its signature is base64 of HMAC-SHA1, with the auth token as key, over the url as Twilio was
@@ -33,21 +51,18 @@ pub fn params(body: &[u8]) -> Vec<(String, String)> {
 /// `urls` are the addresses that the request may have had from outside: behind a proxy that is not what arrives here. An empty
 /// auth token is none. Receipts and incoming messages are forms; Twilio's webhooks with JSON are of other products.
 #[must_use]
-pub fn is_genuine(auth_tokens: &[&str], urls: &[&str], params: &[(String, String)], signature: &str) -> bool {
+pub fn is_genuine(auth_tokens: &[&str], urls: &[&str], params: &[Field<'_>], signature: &str) -> bool {
     let Ok(code) = STANDARD.decode(signature.trim()) else { return false };
-    let mut fields: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (name, value) in params {
-        fields.entry(name).or_default().insert(value);
-    }
+    let mut fields: Vec<&Field<'_>> = params.iter().collect();
+    fields.sort_unstable();
+    fields.dedup();
     let is_of = |token: &str, url: &str| {
         let mut mac =
             Hmac::<Sha1>::new_from_slice(token.as_bytes()).expect("should take a key of any length");
         mac.update(url.as_bytes());
-        for (name, values) in &fields {
-            for value in values {
-                mac.update(name.as_bytes());
-                mac.update(value.as_bytes());
-            }
+        for (name, value) in &fields {
+            mac.update(name.as_bytes());
+            mac.update(value.as_bytes());
         }
         mac.verify_slice(&code).is_ok()
     };
@@ -81,14 +96,10 @@ fn variants(url: &str) -> Vec<String> {
 ///
 /// # Errors
 /// When it is neither a receipt nor an incoming message.
-pub fn read(
-    query_token: Option<&str>,
-    params: &[(String, String)],
-    now: Timestamp,
-) -> Result<Notices, NoticeError> {
+pub fn read(query_token: Option<&str>, params: &[Field<'_>], now: Timestamp) -> Result<Notices, NoticeError> {
     let field = |wanted: &str| {
-        let mut values = params.iter().filter(|(name, value)| name == wanted && !value.is_empty());
-        values.next().map(|(_, value)| value.as_str())
+        let mut values = params.iter().filter(|(name, value)| *name == wanted && !value.is_empty());
+        values.next().map(|(_, value)| &**value)
     };
     if let Some(word) = field("OptOutType") {
         let from = field("From").ok_or(NoticeError::Missing("From"))?;
