@@ -3,6 +3,7 @@
 //! In: watch events. Out: snapshots, and signals that something changed. A cache may be stale; nothing here decides a
 //! send: that is what the resourceVersion-checked claim of the ledger is for.
 
+mod by_uid;
 mod gone;
 mod health;
 mod message_ids;
@@ -25,6 +26,7 @@ use crate::clock;
 use crate::domain::hold::{Books, books};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 
+pub use by_uid::ByUid;
 pub use pages::PageIndex;
 
 /// Caches, cheap to clone.
@@ -34,6 +36,8 @@ pub struct Observed {
     pub broadcasts: Store<Broadcast>,
     /// All channels.
     pub channels: Store<BroadcastChannel>,
+    /// The same Broadcasts, by UID.
+    pub by_uid: Arc<ByUid>,
     /// Summaries of all pages.
     pub pages: Arc<PageIndex>,
     namespaces: Arc<[String]>,
@@ -52,6 +56,7 @@ pub struct Watches {
     namespaces: Vec<String>,
     broadcasts: Sink<Broadcast>,
     channels: Sink<BroadcastChannel>,
+    by_uid: Arc<ByUid>,
     pages: Arc<PageIndex>,
     health: Arc<WatchHealth>,
     triggers: mpsc::UnboundedSender<ObjectRef<Broadcast>>,
@@ -72,13 +77,14 @@ impl Observed {
     pub fn new(client: Client, namespaces: Vec<String>) -> (Self, Watches, Triggers) {
         let (broadcasts, broadcast_writer) = reflector::store();
         let (channels, channel_writer) = reflector::store();
-        let pages = Arc::new(PageIndex::default());
+        let (by_uid, pages) = (Arc::new(ByUid::default()), Arc::new(PageIndex::default()));
         let health = Arc::new(WatchHealth::default());
         let (changed_sender, changed) = signal::channel(0);
         let (trigger_sender, triggers) = mpsc::unbounded_channel();
         let observed = Self {
             broadcasts: broadcasts.clone(),
             channels: channels.clone(),
+            by_uid: by_uid.clone(),
             pages: pages.clone(),
             namespaces: namespaces.clone().into(),
             health: health.clone(),
@@ -89,12 +95,36 @@ impl Observed {
             namespaces,
             broadcasts: Sink { writer: broadcast_writer, store: broadcasts },
             channels: Sink { writer: channel_writer, store: channels },
+            by_uid,
             pages,
             health,
             triggers: trigger_sender,
             changed: changed_sender,
         };
         (observed, watches, triggers)
+    }
+
+    /// Caches that show these, and nothing else ever.
+    #[cfg(test)]
+    #[must_use]
+    pub fn showing(
+        client: Client,
+        broadcasts: Vec<Broadcast>,
+        channels: Vec<BroadcastChannel>,
+        batches: &[BroadcastBatch],
+    ) -> Self {
+        let (observed, mut watches, _) = Self::new(client, Vec::new());
+        for broadcast in broadcasts.into_iter().map(Arc::new) {
+            watches.by_uid.note(&broadcast);
+            watches.broadcasts.store_change(&Change::Applied(broadcast));
+        }
+        for channel in channels.into_iter().map(Arc::new) {
+            watches.channels.store_change(&Change::Applied(channel));
+        }
+        for batch in batches {
+            watches.pages.note(batch);
+        }
+        observed
     }
 
     /// The namespaces that are looked at; none means all.
@@ -163,12 +193,13 @@ impl Watches {
     /// Watches until `ended`, or until a feed dies: it returns then, because a cache that nobody feeds must not be sent from.
     /// Errors of a watch are retried with backoff for ever; see [`Observed::blind`].
     pub async fn run(self, ended: CancellationToken) {
-        let Self { client, namespaces, broadcasts, channels, pages, health, triggers, changed } = self;
+        let Self { client, namespaces, broadcasts, channels, by_uid, pages, health, triggers, changed } =
+            self;
         let scopes = Scope::all(&namespaces);
         let store = broadcasts.store.clone();
         tokio::select! {
             () = ended.cancelled() => {}
-            () = feed_broadcasts(watch::changes(&client, &scopes, None, &health), broadcasts, &pages, &triggers, &changed) => {}
+            () = feed_broadcasts(watch::changes(&client, &scopes, None, &health), broadcasts, (&by_uid, &pages), &triggers, &changed) => {}
             () = feed_channels(watch::changes(&client, &scopes, None, &health), channels, &store, &triggers, &changed) => {}
             () = feed_pages(watch::changes(&client, &scopes, None, &health), &pages, &triggers, &changed) => {}
         }
@@ -178,7 +209,7 @@ impl Watches {
 async fn feed_broadcasts(
     mut changes: mpsc::Receiver<Change<Broadcast>>,
     mut sink: Sink<Broadcast>,
-    pages: &PageIndex,
+    (by_uid, pages): (&ByUid, &PageIndex),
     triggers: &mpsc::UnboundedSender<ObjectRef<Broadcast>>,
     changed: &signal::Sender<u64>,
 ) {
@@ -186,8 +217,13 @@ async fn feed_broadcasts(
     sink.writer.apply_watcher_event(&Event::Init);
     while let Some(change) = changes.recv().await {
         is_synced |= matches!(change, Change::Synced);
-        if let Change::Applied(broadcast) = &change {
-            pages.accept(broadcast);
+        match &change {
+            Change::Applied(broadcast) => {
+                pages.accept(broadcast);
+                by_uid.note(broadcast);
+            }
+            Change::Deleted(broadcast) => by_uid.forget(broadcast),
+            Change::Unreadable(_) | Change::Synced => {}
         }
         sink.store_change(&change);
         changed.send_modify(bump);

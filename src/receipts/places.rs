@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use crate::api::{Broadcast, BroadcastChannel, ProviderName};
+use crate::api::{Broadcast, BroadcastChannel, KeyRef, ProviderName};
 use crate::domain::ids::{BroadcastUid, ObjectKey};
 use crate::domain::token::MessageToken;
 use crate::journal::{Owner, PageOf};
@@ -73,21 +73,15 @@ pub enum Named {
 pub struct Places<'a> {
     observed: &'a Observed,
     channel: &'a ObjectKey,
-    broadcasts: Vec<Arc<Broadcast>>,
+    /// Names of those channels.
+    names: Vec<String>,
 }
 
 impl<'a> Places<'a> {
     /// The places of this channel's messages.
     #[must_use]
     pub fn of(observed: &'a Observed, channel: &'a ObjectKey) -> Self {
-        let names = names_of(observed, channel);
-        let mut broadcasts = observed.broadcasts.state_filter(|broadcast| {
-            let resolved = broadcast.status.as_ref().and_then(|status| status.resolved.as_ref());
-            broadcast.namespace().as_deref() == Some(&channel.namespace)
-                && resolved.is_some_and(|resolved| names.contains(&resolved.channel_ref.name))
-        });
-        broadcasts.sort_by_key(|broadcast| std::cmp::Reverse(broadcast.creation_timestamp()));
-        Self { observed, channel, broadcasts }
+        Self { observed, channel, names: names_of(observed, channel) }
     }
 
     /// Whether the gateway makes one message of all tries of a chat.
@@ -100,25 +94,21 @@ impl<'a> Places<'a> {
     #[must_use]
     pub fn find(&self, id: &str) -> Named {
         let token = id.parse::<MessageToken>().ok();
-        if let Some(token) = token.as_ref().filter(|token| self.uids().any(|uid| uid == token.broadcast)) {
+        let own = token.as_ref().and_then(|token| Some((token, self.own(&token.broadcast)?)));
+        if let Some((token, broadcast)) = own {
             let page = self.observed.pages.page(&self.channel.namespace, &token.broadcast, token.page);
             return match page {
                 Some(page) if token.row >= page.rows => Named::Stranger,
                 Some(_) => {
-                    let at = self.at(&token.broadcast, token.page, token.row, NamedBy::Token);
+                    let at = self.at(&broadcast, token.page, token.row, NamedBy::Token);
                     at.map_or(Named::Nothing, Named::Row)
                 }
-                None if self.is_planned(token) => Named::Unseen,
+                None if is_planned(&broadcast, token) => Named::Unseen,
                 None => Named::Nothing,
             };
         }
-        let ids = &self.observed.pages.message_ids;
-        let by_id = self.uids().find_map(|uid| {
-            let (page, row) = ids.find(&uid, id)?;
-            self.at(&uid, page, row, NamedBy::MessageId)
-        });
         let token = token.filter(|token| is_uuid(token.broadcast.as_str()));
-        match (by_id, token) {
+        match (self.find_message(id), token) {
             (Some(at), _) => Named::Row(at),
             // Tokens are known before they are sent.
             (None, Some(token)) => self.home_of(token.broadcast),
@@ -126,13 +116,25 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// The message of the channel with this id, in the youngest Broadcast that has one.
+    fn find_message(&self, id: &str) -> Option<At> {
+        let found = self.observed.pages.message_ids.find_all(id).into_iter();
+        let own = found.filter_map(|(uid, page, row)| Some((self.own(&uid)?, page, row)));
+        let mut own: Vec<_> = own.collect();
+        own.sort_by_key(|(broadcast, ..)| std::cmp::Reverse(broadcast.creation_timestamp()));
+        own.iter().find_map(|(broadcast, page, row)| self.at(broadcast, *page, *row, NamedBy::MessageId))
+    }
+
+    /// The Broadcast with this UID, if it is one of the channel.
+    fn own(&self, uid: &BroadcastUid) -> Option<Arc<Broadcast>> {
+        let found = self.observed.by_uid.find(&self.channel.namespace, uid)?;
+        let channel = &found.status.as_ref()?.resolved.as_ref()?.channel_ref.name;
+        self.names.contains(channel).then_some(found)
+    }
+
     /// Where a message is whose Broadcast is none of the channel's, as far as is in view.
     fn home_of(&self, uid: BroadcastUid) -> Named {
-        let is_it = |broadcast: &Broadcast| {
-            broadcast.uid().as_deref() == Some(uid.as_str())
-                && broadcast.namespace().as_deref() == Some(&self.channel.namespace)
-        };
-        match self.observed.broadcasts.state_filter(is_it).first() {
+        match self.observed.by_uid.find(&self.channel.namespace, &uid) {
             Some(known) if known.status.as_ref().is_some_and(|status| status.resolved.is_some()) => {
                 Named::Stranger
             }
@@ -140,15 +142,6 @@ impl<'a> Places<'a> {
             Some(_) => Named::Unseen,
             None => Named::Homeless(uid),
         }
-    }
-
-    /// Whether a page should be there.
-    fn is_planned(&self, token: &MessageToken) -> bool {
-        let is_it =
-            |broadcast: &&Arc<Broadcast>| broadcast.uid().as_deref() == Some(token.broadcast.as_str());
-        let status = self.broadcasts.iter().find(is_it).and_then(|broadcast| broadcast.status.as_ref());
-        let total = status.and_then(|status| status.batches).map_or(0, |batches| batches.total);
-        usize::try_from(total).is_ok_and(|total| token.page < total)
     }
 
     /// What any of the ids of a message names, and which of them that is. A message is a stranger only by all of its ids.
@@ -177,11 +170,9 @@ impl<'a> Places<'a> {
     /// replica may send for it, and what it stores may not be in view yet; so it is not asked what is claimed, but what may be.
     #[must_use]
     pub fn may_have_sends_in_flight(&self, now: Timestamp) -> bool {
-        self.broadcasts.iter().filter_map(|broadcast| broadcast.status.as_ref()).any(|status| {
-            let ended = status.completion_time.as_ref().map(|time| time.0);
-            let is_over = ended.is_some_and(|ended| now.duration_since(ended) > SEEN_WITHIN);
-            status.audience_digest.is_some() && !is_over
-        })
+        let ends = self.names.iter().map(|name| ObjectKey::new(&self.channel.namespace, name));
+        let last = ends.filter_map(|channel| self.observed.by_uid.last_end(&channel)).max();
+        last.is_some_and(|end| now.duration_since(end) <= SEEN_WITHIN)
     }
 
     /// Whether a receipt of this number of the provider's may be of a message of one of its channels.
@@ -190,18 +181,20 @@ impl<'a> Places<'a> {
         number.is_empty() || !channels_of(self.observed, self.channel, number).is_empty()
     }
 
-    fn at(&self, uid: &BroadcastUid, page: usize, row: usize, named_by: NamedBy) -> Option<At> {
-        let summary = self.observed.pages.page(&self.channel.namespace, uid, page)?;
-        let broadcast = self.broadcasts.iter().find(|known| known.uid().as_deref() == Some(uid.as_str()))?;
+    fn at(&self, broadcast: &Broadcast, page: usize, row: usize, named_by: NamedBy) -> Option<At> {
+        let uid = BroadcastUid::new(broadcast.uid()?);
+        let summary = self.observed.pages.page(&self.channel.namespace, &uid, page)?;
         let channel = broadcast.status.as_ref()?.resolved.as_ref()?.channel_ref.name.clone();
-        let (name, page, broadcast) = (broadcast.name_any(), summary.key.clone(), uid.clone());
-        let index = summary.index;
-        (row < summary.rows).then_some(At { page, index, broadcast, row, name, channel, named_by })
+        let (name, page, index) = (broadcast.name_any(), summary.key.clone(), summary.index);
+        (row < summary.rows).then_some(At { page, index, broadcast: uid, row, name, channel, named_by })
     }
+}
 
-    fn uids(&self) -> impl Iterator<Item = BroadcastUid> + '_ {
-        self.broadcasts.iter().filter_map(|broadcast| broadcast.uid()).map(BroadcastUid::new)
-    }
+/// Whether a Broadcast should have the page of a message.
+fn is_planned(broadcast: &Broadcast, token: &MessageToken) -> bool {
+    let batches = broadcast.status.as_ref().and_then(|status| status.batches.as_ref());
+    let total = batches.map_or(0, |batches| batches.total);
+    usize::try_from(total).is_ok_and(|total| token.page < total)
 }
 
 /// The channels whose receipts come the same way: Meta has one webhook for all numbers of an app.
@@ -231,11 +224,13 @@ pub fn channels_of(observed: &Observed, channel: &ObjectKey, number: &str) -> Ve
 
 /// The channels of one app.
 fn of_app(observed: &Observed, channel: &ObjectKey) -> Vec<Arc<BroadcastChannel>> {
-    let app = |channel: &BroadcastChannel| channel.spec.whats_app.as_ref()?.app_secret_ref.clone();
-    let own = observed.channel(channel).and_then(|channel| app(&channel));
-    observed.channels.state_filter(|other| {
-        other.namespace().as_deref() == Some(&channel.namespace) && own.is_some() && app(other) == own
-    })
+    fn app(channel: &BroadcastChannel) -> Option<&KeyRef> {
+        channel.spec.whats_app.as_ref()?.app_secret_ref.as_ref()
+    }
+    let own = observed.channel(channel);
+    let Some(own) = own.as_deref().and_then(app) else { return Vec::new() };
+    let is_in = |other: &BroadcastChannel| other.metadata.namespace.as_deref() == Some(&channel.namespace);
+    observed.channels.state_filter(|other| is_in(other) && app(other) == Some(own))
 }
 
 /// Whether this is a UID as the API server makes them, and not the beginning of a message id that looks like a token.
