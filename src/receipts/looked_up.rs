@@ -1,8 +1,10 @@
 //! What a provider said when it was asked what became of messages: stored as if it had come by itself.
 
+use super::Books;
+use super::located::Located;
 use super::places::Places;
 use super::refusal::Refusal;
-use super::{Books, Located, merge, opt_outs, stopping};
+use super::told::keep;
 use crate::api::BroadcastChannelSpec;
 use crate::domain::ids::ObjectKey;
 use crate::domain::receipt::Receipt;
@@ -17,9 +19,7 @@ pub async fn store_news(
     (channel, spec): (&ObjectKey, &BroadcastChannelSpec),
     news: Vec<Receipt>,
 ) -> Result<(), Refusal> {
-    let mut located = Located { unknown: news, ..Located::default() };
+    let mut located = Located::of(news);
     located.look(&Places::of(&books.observed, channel), None);
-    stopping::stop(books, &channel.namespace, &located.notable).await?;
-    merge(books, located.found).await.map_err(|error| Refusal::NotStored(Box::new(error)))?;
-    opt_outs::suppress(books, channel, spec, &located.notable, &[]).await
+    keep(books, (channel, spec), located).await
 }

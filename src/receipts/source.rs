@@ -117,6 +117,13 @@ impl<'a> Source<'a> {
         matches!(self.proof, Proof::Unsigned | Proof::Telegram(_))
     }
 
+    /// Whether the provider brings again what is answered 5xx. Twilio repeats a call whose connection failed, and of Periskope
+    /// nothing is known.
+    #[must_use]
+    pub fn comes_again(&self) -> bool {
+        !matches!(self.proof, Proof::Twilio { .. } | Proof::Periskope(_))
+    }
+
     /// Largest body that is read. That of a form is bounded by what Twilio sends, as it must be taken apart to check its signature.
     #[must_use]
     pub fn largest_body(&self) -> usize {
