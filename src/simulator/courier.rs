@@ -55,6 +55,17 @@ struct Trail {
     receipts: VecDeque<Receipt>,
 }
 
+/// What became of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Posted {
+    /// It was answered 2xx.
+    Taken,
+    /// It may have been heard, and was not answered so.
+    Refused,
+    /// There was no connection.
+    NotConnected,
+}
+
 /// What goes into one request: to the same address, in the same format, of the same sender. Receipts of different plans have
 /// different secrets and go separately, even to one url.
 type BatchKey = (String, Format, Text, usize);
@@ -194,10 +205,15 @@ impl Courier {
                 let _ = held.wait_for(|is_held| !is_held).await;
                 self.post(&batch, &id).await
             };
-            let Some(is_taken) = self.stop.run_until_cancelled(work).await else { return };
+            let Some(posted) = self.stop.run_until_cancelled(work).await else { return };
             drop(first_try.take());
-            if is_taken {
-                return self.settle(batch, true);
+            let is_over = match posted {
+                Posted::Taken => return self.settle(batch, true),
+                Posted::Refused => !first.message.format.repeats_refused(),
+                Posted::NotConnected => false,
+            };
+            if is_over {
+                break;
             }
             if self.stop.run_until_cancelled(clock::wait(backoff(tries))).await.is_none() {
                 return;
@@ -207,7 +223,7 @@ impl Courier {
     }
 
     /// One request. It is signed anew each time: a receiver does not believe old signatures.
-    async fn post(&self, batch: &[Trail], id: &str) -> bool {
+    async fn post(&self, batch: &[Trail], id: &str) -> Posted {
         let _permit = self.room.acquire().await;
         let Trail { plan, url, message, .. } = &batch[0];
         let items: Vec<Item<'_>> =
@@ -220,14 +236,14 @@ impl Courier {
         }
         self.desk().counts.requests += 1;
         match request.send().await {
-            Ok(answer) if answer.status().is_success() => true,
+            Ok(answer) if answer.status().is_success() => Posted::Taken,
             Ok(answer) => {
                 tracing::debug!(%url, status = answer.status().as_u16(), "receipts were refused");
-                false
+                Posted::Refused
             }
             Err(error) => {
                 tracing::debug!(%url, %error, "failed to send receipts");
-                false
+                if error.is_connect() { Posted::NotConnected } else { Posted::Refused }
             }
         }
     }

@@ -247,6 +247,11 @@ impl Format {
         if self == Self::Twilio { twilio::tries(url) } else { usual }
     }
 
+    /// Whether it tries again when somebody was there and did not take the receipt.
+    pub(super) fn repeats_refused(self) -> bool {
+        self != Self::Twilio
+    }
+
     /// A request with receipts of one account, for this address, signed. `id` is the same for each try.
     pub(super) fn notice(
         self,

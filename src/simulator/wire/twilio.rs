@@ -243,7 +243,7 @@ pub(super) fn probed(account: &str) -> Answer {
     )
 }
 
-/// Twilio tries again once, or as often as `rc` in the fragment of the address says, up to five times.
+/// When the connection fails, Twilio tries again once, or as often as `rc` in the fragment of the address says, up to five times.
 pub(super) fn tries(url: &str) -> u32 {
     let fragment = url.split_once('#').map(|(_, fragment)| form::decode(fragment)).unwrap_or_default();
     field(&fragment, "rc").parse().map_or(2, |again: u32| 1 + again.min(5))

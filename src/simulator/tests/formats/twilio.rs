@@ -202,22 +202,33 @@ async fn callbacks_go_signed_to_where_the_message_says() {
 }
 
 #[tokio::test]
-async fn a_callback_is_given_up_soon_and_the_message_can_be_asked_for() {
-    let receiver = Receiver::start(2).await;
+async fn a_callback_that_is_refused_is_given_up_and_the_message_can_be_asked_for() {
+    let receiver = Receiver::start(1).await;
     let bench = bench_with_receipts(&receiver, |settings| {
         (settings.delivered_percent, settings.read_percent, settings.failed_percent) = (0, 0, 100);
     })
     .await;
     let (_, sent) = send(&bench, &with("StatusCallback", &callback(&receiver))).await;
-    for _ in 0..2 {
-        let text = String::from_utf8(receiver.next().await.body.to_vec()).expect("text");
-        assert!(text.contains("MessageStatus=undelivered") && text.contains("ErrorCode=30005"), "{text}");
-    }
-    let summary = bench.wait_until(|summary| summary.receipts.failed == 1).await;
-    assert_eq!((summary.receipts.pending, summary.receipts.requests), (0, 2));
+    let text = String::from_utf8(receiver.next().await.body.to_vec()).expect("text");
+    assert!(text.contains("MessageStatus=undelivered") && text.contains("ErrorCode=30005"), "{text}");
+    let summary = bench.wait_until(|summary| summary.receipts.pending == 0).await;
+    assert_eq!((summary.receipts.failed, summary.receipts.requests), (1, 1));
     let message = bench.get(sent["uri"].as_str().expect("uri")).await;
     assert_eq!((&message["sid"], &message["body"]), (&sent["sid"], &json!("Hi")));
     assert_eq!((&message["status"], &message["error_code"]), (&json!("undelivered"), &json!(30005)));
+}
+
+#[tokio::test]
+async fn a_callback_to_which_nobody_listens_is_tried_once_more() {
+    let receiver = Receiver::start(0).await;
+    let bench = bench_with_receipts(&receiver, |_| {}).await;
+    // A port that was free a moment ago.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let url = format!("http://{}/", listener.local_addr().expect("address"));
+    drop(listener);
+    send(&bench, &with("StatusCallback", &url)).await;
+    let summary = bench.wait_until(|summary| summary.receipts.failed == 1).await;
+    assert_eq!((summary.receipts.pending, summary.receipts.requests), (0, 2));
 }
 
 #[tokio::test]
