@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broadcast_operator::api::{Broadcast, BroadcastChannel, Condition};
+use broadcast_operator::api::{Broadcast, BroadcastChannel, BroadcastSuppression, Condition};
 use broadcast_operator::domain::outcome::Outcome;
 use broadcast_operator::simulator::{Entry, ReceiptSettings};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -124,7 +124,8 @@ async fn no_secret_is_told_and_no_phone_number_but_as_a_chat() {
     );
     stage.set_faults(json!(rules));
     send_until(&stage, &Provider::ALL, "sale", "Succeeded").await;
-    send_forged_receipts(&stage).await;
+    let mut answers = send_forged_receipts(&stage).await;
+    answers.extend(send_unreadable_receipts(&stage, &Provider::ALL).await);
 
     // Broadcasts that stop by themselves.
     let rules =
@@ -163,11 +164,14 @@ async fn no_secret_is_told_and_no_phone_number_but_as_a_chat() {
     })
     .await;
 
-    check(&stage, 20).await;
+    check(&stage, 20, &answers).await;
 }
 
 /// Those whose receipts say something in words.
 const TELLING: [Provider; 5] = [WhatsApp, Twilio, TwilioWhatsApp, Native, Postback];
+
+/// Those whose receipts say by a code that a chat wants no more messages.
+const OPTED_OUT: [(Provider, &str); 3] = [(WhatsApp, "131050"), (Twilio, "21610"), (TwilioWhatsApp, "21610")];
 
 /// A receipt that a message failed, with this code and in these words.
 fn failure(stage: &Stage, provider: Provider, message: &Entry, code: &str, said: &str) -> Notice {
@@ -218,6 +222,8 @@ async fn receipts_that_repeat_secrets_tell_none_of_them_also_where_they_are_cut_
             (usual, cut(signing)),
             (of_account(provider), all(&messages[3].chat)),
         ];
+        let opt_out = OPTED_OUT.iter().find(|(own, _)| *own == provider);
+        told.extend(opt_out.map(|(_, code)| (*code, all(&messages[4].chat))));
         if matches!(provider, Native | Postback) {
             // Codes of a gateway of one's own are words too.
             told.push((token, String::new()));
@@ -247,12 +253,16 @@ async fn receipts_that_repeat_secrets_tell_none_of_them_also_where_they_are_cut_
         }
     })
     .await;
-    check(&stage, 10).await;
+    let suppressions = stage.api::<BroadcastSuppression>().list(&ListParams::default()).await;
+    assert_eq!(suppressions.expect("should list suppressions").items.len(), OPTED_OUT.len());
+    let answers = send_unreadable_receipts(&stage, &TELLING).await;
+    check(&stage, 10, &answers).await;
 }
 
-/// Receipts in the name of the providers, about chats, from somebody who does not know their secrets.
-async fn send_forged_receipts(stage: &Stage) {
+/// Receipts in the name of the providers, about chats, from somebody who does not know their secrets. Out: the answers.
+async fn send_forged_receipts(stage: &Stage) -> Vec<String> {
     let body = json!({"to": chat_id(0), "id": chat_id(0), "status": "read"}).to_string();
+    let mut answers = Vec::new();
     for provider in Provider::ALL {
         let url = stage.receipts_url_of(provider);
         let url = format!("{url}?token={}&hub.verify_token=wrong", chat_id(0));
@@ -265,12 +275,32 @@ async fn send_forged_receipts(stage: &Stage) {
         ] {
             request = request.header(name, format!("sha256={}", "0a".repeat(32)));
         }
-        let status = request.send().await.expect("an answer").status();
-        assert_eq!(status, StatusCode::UNAUTHORIZED, "{provider:?}");
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{provider:?}");
+        answers.push(answer.text().await.expect("text"));
         // This one knows the word, and has it in its url.
         let handshake = format!("{url}&hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}");
-        reqwest::get(handshake).await.expect("an answer");
+        let answer = reqwest::get(handshake).await.expect("an answer");
+        answers.push(answer.text().await.expect("text"));
     }
+    answers
+}
+
+/// Requests that are signed, cannot be read, and repeat all that their sender knows. Out: the answers.
+async fn send_unreadable_receipts(stage: &Stage, providers: &[Provider]) -> Vec<String> {
+    let mut answers = Vec::new();
+    for provider in providers {
+        let (url, body) = (stage.receipts_url_of(*provider), echo(*provider, &chat_id(0)));
+        let notice = Notice { provider: *provider, url, headers: Vec::new(), body }.signed();
+        let mut request = Client::new().post(&notice.url).body(notice.body.clone());
+        for (name, value) in &notice.headers {
+            request = request.header(*name, value);
+        }
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{provider:?}");
+        answers.push(answer.text().await.expect("text"));
+    }
+    answers
 }
 
 /// Everything that must not be told.
@@ -287,8 +317,8 @@ fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("should be JSON")
 }
 
-/// Looks at everything that the operator says.
-async fn check(stage: &Stage, fewest_events: usize) {
+/// Looks at everything that the operator says: to the cluster, and to those who send receipts.
+async fn check(stage: &Stage, fewest_events: usize, answers: &[String]) {
     let (status, metrics) = stage.operator.get("/metrics").await.expect("should have metrics");
     assert_eq!(status, 200);
     let params = ListParams::default();
@@ -317,7 +347,7 @@ async fn check(stage: &Stage, fewest_events: usize) {
             rows.push(format!("{} {}", row.code, row.detail));
         }
     }
-    let pages = stage.kubectl(&["get", "broadcastbatches", "-o", "json"]);
+    let all_of = |kind: &str| stage.kubectl(&["get", kind, "-o", "json"]);
     let places = [
         ("the log", stage.operator.log(), &[PHONE, TEXT][..]),
         ("metrics", metrics, &[PHONE, TEXT]),
@@ -326,11 +356,15 @@ async fn check(stage: &Stage, fewest_events: usize) {
         ("statuses of channels", text(&channels), &[PHONE, TEXT]),
         ("statuses of Broadcasts", text(&statuses), &[PHONE]),
         ("errors in batches", rows.join("\n"), &[PHONE, TEXT]),
-        ("batches", pages, &[]),
+        ("batches", all_of("broadcastbatches"), &[]),
+        ("answers to receipts", answers.join("\n"), &[PHONE, TEXT]),
+        ("journals", all_of("broadcastjournals"), &[TEXT]),
+        // Their chats are what they are for.
+        ("suppressions", all_of("broadcastsuppressions"), &[TEXT]),
     ];
     let mut leaks = Vec::new();
     for (place, text, also) in &places {
-        assert!(text.len() > 100, "{place}: there is nothing in it: {text}");
+        assert!(text.len() > 50, "{place}: there is nothing in it: {text}");
         let wanted = secrets().into_iter().chain(also.iter().map(|word| (*word).to_owned()));
         for secret in wanted {
             if let Some(at) = text.find(&secret) {
