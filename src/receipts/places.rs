@@ -238,3 +238,7 @@ fn is_uuid(uid: &str) -> bool {
     let groups = uid.split('-').map(str::len);
     groups.eq([8, 4, 4, 4, 12]) && uid.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
+
+#[cfg(test)]
+#[path = "places_tests.rs"]
+mod tests;

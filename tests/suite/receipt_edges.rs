@@ -228,6 +228,11 @@ async fn first_line(connection: &mut TcpStream) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_ten_megabytes_is_refused_before_it_has_come() {
     let stage = Stage::new().await;
+    until("the receipts server has heard of the channel", async || {
+        let answer = first_line(&mut begin(&stage, CHANNEL, "content-length: 0\r\n").await).await;
+        if answer == "HTTP/1.1 401 Unauthorized" { Ok(()) } else { Err(answer) }
+    })
+    .await;
     // It says so: nothing of it is read.
     let mut connection = begin(&stage, CHANNEL, &format!("content-length: {}\r\n", 10 * MIB)).await;
     assert_eq!(first_line(&mut connection).await, "HTTP/1.1 413 Payload Too Large");
