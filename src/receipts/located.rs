@@ -86,10 +86,11 @@ impl Located {
         }
     }
 
-    /// How many are of Broadcasts that are not in view.
+    /// All of which nothing is found, to be waited for no longer.
     #[must_use]
-    pub fn homeless(&self) -> usize {
-        self.homeless.len()
+    pub fn take_nobodys(&mut self) -> Vec<Receipt> {
+        let (unknown, unseen) = (self.unknown.drain(..), self.unseen.drain(..));
+        unknown.chain(unseen).chain(self.homeless.drain(..).map(|(_, receipt)| receipt)).collect()
     }
 
     fn is_stranger(&mut self, receipt: Receipt) {

@@ -109,10 +109,13 @@ impl Told {
                 () = clock::wait(left.min(LOOK_AGAIN)) => {}
             }
         }
-        let nobodys = located.strangers + located.homeless() + located.unknown.len() + located.unseen.len();
-        books.metrics.receipts(ReceiptResult::UnknownId, nobodys);
+        let nobodys = located.take_nobodys();
+        books.metrics.receipts(ReceiptResult::UnknownId, located.strangers + nobodys.len());
+        // Who opted out did so whatever message it was about.
+        let mut lost = std::mem::take(&mut located.lost);
+        lost.extend(nobodys.into_iter().filter(|receipt| receipt.is_opt_out));
         books.metrics.receipts(ReceiptResult::Applied, located.apart);
-        if let Err(error) = keep(books, (&self.key, &self.channel.spec), located).await {
+        if let Err(error) = keep(books, (&self.key, &self.channel.spec), located, &lost).await {
             let reason = chain(&error);
             tracing::warn!(channel = %self.key, reason, "failed to store receipts that came before their messages were known");
         }
@@ -120,7 +123,7 @@ impl Told {
     }
 }
 
-/// Stores what was found, and what else follows from it.
+/// Stores what was found, and what else follows from it; and the opt-outs among those whose messages are lost.
 ///
 /// # Errors
 /// When it could not be stored.
@@ -128,10 +131,11 @@ pub async fn keep(
     books: &Books,
     (channel, spec): (&ObjectKey, &BroadcastChannelSpec),
     located: Located,
+    lost: &[Receipt],
 ) -> Result<(), Refusal> {
     stopping::stop(books, &channel.namespace, &located.notable).await?;
     merge(books, located.found).await.map_err(|error| Refusal::NotStored(Box::new(error)))?;
-    opt_outs::suppress(books, channel, spec, &located.notable, &[]).await
+    opt_outs::suppress(books, channel, spec, &located.notable, lost).await
 }
 
 /// Receipts without secrets of the channel in what they say. Only failures say anything.
