@@ -74,7 +74,8 @@ impl StatusWriter {
         let is_count_due = self.last.is_none_or(|last| now >= last + interval);
         let shown = channel.status.as_ref();
         sent.total(wall);
-        let is_count_behind = is_count_due && shown.is_none_or(|status| status.sent_by_hour != sent.stored());
+        let is_count_behind =
+            is_count_due && shown.is_none_or(|status| status.sent_by_hour != sent.stored(wall));
         if self.shown.as_ref() == Some(&wanted) && !self.is_behind && !is_count_behind {
             return;
         }

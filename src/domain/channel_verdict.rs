@@ -167,7 +167,7 @@ pub fn channel_status(
         throttled_until: throttled_until.map(Time),
         messages_per_second: channel.spec.messages_per_second().and_then(|rate| i32::try_from(rate).ok()),
         sent_last24_hours: Some(i32::try_from(sent.total(now)).unwrap_or(i32::MAX)),
-        sent_by_hour: sent.stored(),
+        sent_by_hour: sent.stored(now),
         active_broadcasts: i32::try_from(active).unwrap_or(i32::MAX),
     }
 }

@@ -17,6 +17,9 @@ pub struct DayCount {
     /// By number of the hour since 1970.
     hours: BTreeMap<i64, u32>,
     total: u32,
+    /// The hour in which hours to come were seen first, while there are some: either the clock was ahead then and has been put right, or it
+    /// is behind now. In the first case their messages count as of this hour, and in the second they are where they belong later.
+    ahead_since: Option<i64>,
 }
 
 impl DayCount {
@@ -65,7 +68,8 @@ impl DayCount {
             return None;
         }
         let mut left = self.total;
-        let freed = self.hours.iter().find(|(_, sent)| {
+        let by_hour = self.as_of(hour_of(now));
+        let freed = by_hour.iter().find(|(_, sent)| {
             left -= **sent;
             left < limit
         });
@@ -73,24 +77,39 @@ impl DayCount {
         Timestamp::from_second((hour + HOURS + 1) * HOUR_SECONDS).ok()
     }
 
-    /// What a status is to store.
+    /// What a status is to store. Hours to come stand in it as they are until the next hour: a clock that is behind for a moment must
+    /// not make them old for whoever reads them.
     #[must_use]
-    pub fn stored(&self) -> Vec<HourCount> {
-        let hours = self.hours.iter().filter_map(|(hour, sent)| {
+    pub fn stored(&self, now: Timestamp) -> Vec<HourCount> {
+        let is_new = self.ahead_since.is_none_or(|since| since >= hour_of(now));
+        let by_hour = if is_new { self.hours.clone() } else { self.as_of(hour_of(now)) };
+        let hours = by_hour.into_iter().filter_map(|(hour, sent)| {
             let hour = Time(Timestamp::from_second(hour * HOUR_SECONDS).ok()?);
-            Some(HourCount { hour, sent: i32::try_from(*sent).unwrap_or(i32::MAX) })
+            Some(HourCount { hour, sent: i32::try_from(sent).unwrap_or(i32::MAX) })
         });
         hours.collect()
     }
 
-    /// Hours in the future are of a clock that went wrong, and has been put right: their messages count as of now. So no day is full for
-    /// longer than its messages count.
-    fn forget_old(&mut self, now: Timestamp) {
-        let ahead = self.hours.split_off(&(hour_of(now) + 1));
-        if !ahead.is_empty() {
-            *self.hours.entry(hour_of(now)).or_default() += ahead.values().sum::<u32>();
+    /// Messages by the hour that they count as of, where it is this hour: so no day is full for longer than its messages count.
+    fn as_of(&self, now: i64) -> BTreeMap<i64, u32> {
+        let mut by_hour = self.hours.clone();
+        let ahead = by_hour.split_off(&(now + 1));
+        if let Some(since) = self.ahead_since {
+            *by_hour.entry(since).or_default() += ahead.values().sum::<u32>();
         }
-        let oldest = hour_of(now) - HOURS;
+        by_hour
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        let now = hour_of(now);
+        let oldest = now - HOURS;
+        let is_ahead = self.hours.last_key_value().is_some_and(|(hour, _)| *hour > now);
+        let known = self.ahead_since.filter(|since| *since <= now);
+        self.ahead_since = is_ahead.then(|| known.unwrap_or(now));
+        if self.ahead_since.is_some_and(|since| since < oldest) {
+            self.total -= self.hours.split_off(&(now + 1)).values().sum::<u32>();
+            self.ahead_since = None;
+        }
         while let Some(entry) = self.hours.first_entry().filter(|entry| *entry.key() < oldest) {
             self.total -= entry.remove();
         }
@@ -150,8 +169,8 @@ mod tests {
     #[test]
     fn what_is_stored_is_what_was_counted() {
         let mut count = sent([0, 0, 1, 5]);
-        assert_eq!(DayCount::read(&count.stored(), at(5)), count);
-        assert_eq!(DayCount::read(&count.stored(), at(25)).total(at(25)), count.total(at(25)));
+        assert_eq!(DayCount::read(&count.stored(at(5)), at(5)), count);
+        assert_eq!(DayCount::read(&count.stored(at(5)), at(25)).total(at(25)), count.total(at(25)));
     }
 
     #[test]
@@ -160,11 +179,28 @@ mod tests {
         assert_eq!(count.total(at(1)), 2, "those of the jump count as of now");
         let until = count.full_until(2, at(1)).expect("full");
         assert!(until <= at(1 + 25), "{until}");
-        let stored = sent([1, 1, 30 * 24]).stored();
+        let stored = sent([1, 1, 30 * 24]).stored(at(30 * 24));
         assert_eq!(DayCount::read(&stored, at(1)).total(at(1)), 1, "and so it is for the next process");
         assert_eq!(DayCount::read(&stored, at(1)).total(at(26)), 0);
         count.take(at(1));
         count.untake(at(1));
         assert_eq!((count.total(at(1)), count.total(at(26))), (2, 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_for_a_while_frees_nothing_when_it_is_put_right() {
+        let mut count = sent([100, 100, 101]);
+        let stored = count.stored(at(101));
+        for hour in [98, 50, 40] {
+            assert_eq!((count.total(at(hour)), count.full_until(3, at(hour)).is_some()), (3, true));
+            assert_eq!(count.stored(at(hour)), stored);
+        }
+        assert_eq!((count.total(at(101)), count.stored(at(101))), (3, stored.clone()));
+        assert_eq!(DayCount::read(&stored, at(50)).stored(at(50)), stored, "nor for who has it for a moment");
+        // After an hour it is the clock that was ahead: the next process need not wait anew.
+        let mut of_before = DayCount::read(&stored, at(50));
+        assert_eq!(of_before.total(at(60)), 3);
+        let mut next = DayCount::read(&of_before.stored(at(60)), at(61));
+        assert_eq!((next.total(at(74)), next.total(at(75))), (3, 0));
     }
 }

@@ -1,9 +1,10 @@
 //! The log of a Broadcast as one CSV, for people and their spreadsheets.
 //!
 //! In: its pages. Out: a row per chat, in the order of the audience: `chat,outcome,time,attempts,messageId,code,detail`, then
-//! the parameters of all recipients, and where participants of a group were told apart, how many of them have it. Pages keep every text as it was written. A spreadsheet runs some texts as formulas, and
-//! so may send the whole log to whoever chose a name such as `=HYPERLINK(…)`. So [`Cells::Guarded`] puts a single quote in
-//! front of what could be a formula, as OWASP's guidance on CSV injection has it.
+//! the parameters of all recipients, and where participants of a group were told apart, how many of them have it. Pages keep
+//! every text as it was written. A spreadsheet runs some texts as formulas, and so may send the whole log to whoever chose a
+//! name such as `=HYPERLINK(…)`. So [`Cells::Guarded`] puts a single quote in front of what could be a formula, as OWASP's
+//! guidance on CSV injection has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

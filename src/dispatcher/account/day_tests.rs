@@ -32,7 +32,7 @@ fn the_limit_of_a_day_holds_over_a_restart_and_says_until_when() {
     assert_eq!(door(&mut account, now), None);
     let Health::DayIsFull(until) = account.health(true, now, WALL()) else { panic!("the day is full") };
     assert_eq!(until.to_string(), "2026-11-24T11:00:00Z");
-    let stored = account.day().stored();
+    let stored = account.day().stored(WALL());
     assert!(account.may_send(0, now, until).is_ok(), "there is room then");
 
     let status = json!({"observedGeneration": 1, "throttledUntil": until, "conditions": [
