@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::any;
+use crate::domain::receipt::Receipt;
 
 fn merged(a: &Row, b: &Row) -> Row {
     let mut row = a.clone();
@@ -229,4 +230,25 @@ fn a_message_id_is_kept_whole_or_not_at_all() {
     assert_eq!(id(&"m".repeat(128)).len(), 128);
     assert_eq!(id(&"m".repeat(129)), "");
     assert_eq!(id(&"\"".repeat(32)), "", "a quote takes four bytes in a page");
+}
+
+#[test]
+fn a_failure_of_one_participant_shows_that_the_message_of_the_group_was_taken_and_no_more() {
+    let failed = Receipt::new("0b3f.0.1", Outcome::Failed, Some(at(5)), at(6)).expect("a receipt");
+    let failed = failed.with_message_id("1").with_error("131026", "no");
+    let of_one = Receipt { participant: "ben".into(), ..failed.clone() }.evidence_of_chat();
+    for (before, after) in
+        [(Outcome::Unknown, Outcome::Sent), (Outcome::Sent, Outcome::Sent), (Outcome::Read, Outcome::Read)]
+    {
+        let mut row = Row::known(before, 1, at(1));
+        row.merge(&of_one);
+        assert_eq!((row.outcome, row.code.as_str()), (after, ""));
+    }
+    // That it failed for the whole group counts, whichever comes first.
+    let mut row = of_one.clone();
+    row.merge(&failed.evidence_of_chat());
+    assert_eq!((row.outcome, row.code.as_str()), (Outcome::Failed, "131026"));
+    let mut row = failed.evidence_of_chat();
+    row.merge(&of_one);
+    assert_eq!((row.outcome, row.code.as_str()), (Outcome::Failed, "131026"));
 }

@@ -197,10 +197,16 @@ impl Receipt {
         Self { evidence, participant, ..self.with_chat(group) }
     }
 
-    /// Whether it says what became of the chat. That one participant did not get the message says nothing of the group.
+    /// What it shows of its chat. That one participant did not get the message of a group shows no more than that the provider took it.
     #[must_use]
-    pub fn is_of_whole_chat(&self) -> bool {
-        self.participant.is_empty() || self.evidence.outcome != Outcome::Failed
+    pub fn evidence_of_chat(&self) -> Row {
+        match self.evidence.outcome {
+            Outcome::Failed if !self.participant.is_empty() => {
+                let taken = Row { outcome: Outcome::Sent, ..self.evidence.clone() };
+                taken.with_error("", "")
+            }
+            _ => self.evidence.clone(),
+        }
     }
 
     /// The same without these secrets in what the provider says.

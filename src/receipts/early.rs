@@ -6,8 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Ids that are remembered for a channel: as many as the largest body has. With a hash and a time each that is about
-/// 400 KiB.
+/// Ids that are remembered for a channel. With a hash and a time each that is about 400 KiB.
 const MAX_IDS: usize = 8192;
 
 /// The ids of one channel that were refused as perhaps too early, and when first.

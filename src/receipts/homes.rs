@@ -49,11 +49,14 @@ struct Look {
     there: Option<BTreeSet<BroadcastUid>>,
 }
 
-/// UIDs in the order in which they were found to be gone.
+/// A namespace, and a UID that is not in it.
+type Absent = (String, BroadcastUid);
+
+/// UIDs in the order in which they were found not to be in a namespace. They may be in another one.
 #[derive(Default)]
 struct Gone {
-    order: VecDeque<BroadcastUid>,
-    known: HashSet<BroadcastUid>,
+    order: VecDeque<Absent>,
+    known: HashSet<Absent>,
 }
 
 impl Default for Homes {
@@ -77,7 +80,7 @@ impl Homes {
         namespace: &str,
         mut uids: BTreeSet<BroadcastUid>,
     ) -> Result<BTreeSet<BroadcastUid>, LookError> {
-        self.gone().forget(&mut uids);
+        self.gone().forget(namespace, &mut uids);
         if uids.is_empty() {
             return Ok(uids);
         }
@@ -93,7 +96,7 @@ impl Homes {
         }
         let all = last.as_ref().and_then(|look| look.there.as_ref()).ok_or(LookError::Shared)?;
         let (there, gone): (BTreeSet<_>, BTreeSet<_>) = uids.into_iter().partition(|uid| all.contains(uid));
-        self.gone().add(gone);
+        self.gone().add(namespace, gone);
         Ok(there)
     }
 
@@ -115,14 +118,15 @@ impl Homes {
 
 impl Gone {
     /// Takes those that are known to be gone out of these.
-    fn forget(&self, uids: &mut BTreeSet<BroadcastUid>) {
-        uids.retain(|uid| !self.known.contains(uid));
+    fn forget(&self, namespace: &str, uids: &mut BTreeSet<BroadcastUid>) {
+        uids.retain(|uid| !self.known.contains(&(namespace.to_owned(), uid.clone())));
     }
 
-    fn add(&mut self, gone: BTreeSet<BroadcastUid>) {
+    fn add(&mut self, namespace: &str, gone: BTreeSet<BroadcastUid>) {
         for uid in gone {
-            if self.known.insert(uid.clone()) {
-                self.order.push_back(uid);
+            let absent = (namespace.to_owned(), uid);
+            if self.known.insert(absent.clone()) {
+                self.order.push_back(absent);
             }
             if self.order.len() > REMEMBERED {
                 self.order.pop_front().map(|oldest| self.known.remove(&oldest));
@@ -203,6 +207,19 @@ mod tests {
         assert!(homes.there(&client, "shop", uids(&many)).await.is_ok_and(|there| there.is_empty()));
         let gone = homes.gone();
         assert_eq!((gone.order.len(), gone.known.len()), (REMEMBERED, REMEMBERED));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_in_one_namespace_may_be_in_another() {
+        let ((client, asked), homes) = (cluster(), Homes::of(AT_ONCE));
+        let there = homes.there(&client, "shop", uids(&["elsewhere"])).await;
+        assert_eq!((there.ok(), asked.load(Ordering::Relaxed)), (Some(uids(&[])), 1));
+        let there = homes.there(&client, "other", uids(&["elsewhere"])).await;
+        assert_eq!(
+            (there.ok(), asked.load(Ordering::Relaxed)),
+            (Some(uids(&[])), 2),
+            "it is asked for there"
+        );
     }
 
     #[tokio::test]

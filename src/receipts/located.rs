@@ -15,6 +15,7 @@ use crate::domain::outcome::{Outcome, Row};
 use crate::domain::receipt::Receipt;
 use crate::domain::token::MessageToken;
 use crate::journal::PageOf;
+use crate::providers::whatsapp;
 
 /// Longest wait for the answer of a send whose receipt came before it.
 pub const EARLY_WAIT: Duration = Duration::from_secs(2);
@@ -28,8 +29,6 @@ pub struct Located {
     pub found: Found,
     /// Of these, those that may mean more than their chat: failures, and chats that want no more messages.
     pub notable: Vec<(At, Receipt)>,
-    /// Receipts of participants of groups that say nothing of their rows.
-    pub apart: usize,
     /// Receipts of messages that are not of this channel.
     pub strangers: usize,
     /// Of these, those of chats that want no more messages.
@@ -66,17 +65,15 @@ impl Located {
                         // It speaks of this very message, and of no other of its chat.
                         receipt.evidence = receipt.evidence.with_message_id(&id);
                     }
-                    if receipt.is_of_whole_chat() {
-                        let rows = self.found.entry(at.page_of()).or_default();
-                        rows.push((at.row, receipt.evidence.clone()));
-                    } else {
-                        self.apart += 1;
-                    }
+                    let rows = self.found.entry(at.page_of()).or_default();
+                    rows.push((at.row, receipt.evidence_of_chat()));
                     if receipt.is_opt_out || receipt.evidence.outcome == Outcome::Failed {
                         self.notable.push((at, receipt));
                     }
                 }
-                Named::Nothing if places.is_of(&receipt.number) && !is_foreign(&id, places, room) => {
+                Named::Nothing
+                    if places.is_of(&receipt.number) && !is_foreign(&id, &receipt, places, room) =>
+                {
                     self.unknown.push(receipt);
                 }
                 Named::Unseen => self.unseen.push(receipt),
@@ -84,13 +81,6 @@ impl Located {
                 Named::Nothing | Named::Stranger => self.is_stranger(receipt),
             }
         }
-    }
-
-    /// All of which nothing is found, to be waited for no longer.
-    #[must_use]
-    pub fn take_nobodys(&mut self) -> Vec<Receipt> {
-        let (unknown, unseen) = (self.unknown.drain(..), self.unseen.drain(..));
-        unknown.chain(unseen).chain(self.homeless.drain(..).map(|(_, receipt)| receipt)).collect()
     }
 
     fn is_stranger(&mut self, receipt: Receipt) {
@@ -114,8 +104,10 @@ impl Located {
 }
 
 /// Whether an id that names nothing is of a message that somebody else sent through the same account: ours come back with their tokens.
-fn is_foreign(id: &str, places: &Places<'_>, room: Option<&ChannelRoom>) -> bool {
-    id.parse::<MessageToken>().is_err() && places.have_tokens() && room.is_some_and(ChannelRoom::echoes)
+/// Whether those to groups of the Cloud API do is not known: Meta's examples of them have none.
+fn is_foreign(id: &str, receipt: &Receipt, places: &Places<'_>, room: Option<&ChannelRoom>) -> bool {
+    let has_token = id.parse::<MessageToken>().is_ok() || whatsapp::is_group(&receipt.chat);
+    !has_token && places.have_tokens() && room.is_some_and(ChannelRoom::echoes)
 }
 
 /// Finds the rows of receipts. A receipt that is here before the answer to its send waits for that, for a while, when it

@@ -16,13 +16,16 @@ use crate::clock;
 use crate::cluster::chain;
 use crate::domain::ids::ObjectKey;
 use crate::domain::outcome::Row;
-use crate::domain::receipt::{Notices, Receipt};
+use crate::domain::receipt::{Notices, Preference, Receipt};
 use crate::journal::JournalError;
 use crate::ledger::LedgerError;
 use crate::metrics::ReceiptResult;
 
-/// Between two looks for receipts that wait in the background. There may be thousands, and they are in no hurry.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two tries to store what does not come again: at first, and at last. There may be thousands, and they are in no hurry.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// How long that is tried while the API server does not take it, or does not bring what it is about into view.
+const KEPT: Duration = Duration::from_secs(15 * 60);
 
 /// What one request told, and of whom.
 pub struct Told {
@@ -50,32 +53,60 @@ impl Told {
 
     async fn store(mut self, context: &Arc<Context>) -> Result<(), Refusal> {
         let Notices { receipts, preferences, .. } = std::mem::take(&mut self.notices);
+        let receipts = discreet(context, &self.key.namespace, &self.channel.spec, receipts).await;
+        let mut rest =
+            Rest { receipts: if self.comes_again { Vec::new() } else { receipts.clone() }, preferences };
+        let located = locate(context, &self.key, &self.room, receipts).await;
+        let tried = self.attempt(context, located, &rest.preferences, Duration::ZERO).await;
+        let refusal = match tried {
+            Ok(early) if early.is_empty() => return Ok(()),
+            Ok(early) => {
+                rest = Rest { receipts: early, preferences: Vec::new() };
+                Refusal::TooEarly
+            }
+            Err(refusal) => refusal,
+        };
+        if !self.comes_again {
+            context.tasks.spawn(self.keep_trying(context.clone(), rest));
+        }
+        Err(refusal)
+    }
+
+    /// Stores what was found, and what else follows from all of it; what was told for the first time was told so long ago. Out: receipts
+    /// that are to be looked for again.
+    ///
+    /// # Errors
+    /// When it could not be stored. To store it again changes nothing.
+    async fn attempt(
+        &self,
+        context: &Context,
+        mut located: Located,
+        preferences: &[Preference],
+        waited: Duration,
+    ) -> Result<Vec<Receipt>, Refusal> {
         let (books, key, spec) = (&context.books, &self.key, &self.channel.spec);
-        let receipts = discreet(context, &key.namespace, spec, receipts).await;
-        let mut located = locate(context, key, &self.room, receipts).await;
         located.house(context, &key.namespace).await?;
-        books.metrics.receipts(ReceiptResult::Applied, located.apart);
         let Located { found, notable, strangers, mut lost, unknown, unseen, .. } = located;
         stopping::stop(books, &key.namespace, &notable).await?;
         // First what cannot fail for good: an opt-out that cannot be stored must not hold up the receipts for ever.
         merge(books, found).await.map_err(|error| Refusal::NotStored(Box::new(error)))?;
-        opt_outs::follow(books, key, spec, &preferences).await?;
+        opt_outs::follow(books, key, spec, preferences).await?;
         // Who opted out need not wait until it is known what message that was about.
-        lost.extend(unknown.iter().filter(|receipt| receipt.is_opt_out).cloned());
+        let unfound = unknown.iter().chain(&unseen);
+        lost.extend(unfound.filter(|receipt| receipt.is_opt_out).cloned());
         opt_outs::suppress(books, key, spec, &notable, &lost).await?;
         books.metrics.receipts(ReceiptResult::UnknownId, strangers);
-        let early = self.early(context, unknown, unseen);
-        if early.is_empty() {
-            return Ok(());
-        }
-        if !self.comes_again {
-            context.tasks.spawn(self.wait_for(context.clone(), early));
-        }
-        Err(Refusal::TooEarly)
+        Ok(self.early(context, unknown, unseen, waited))
     }
 
     /// Of receipts that name nothing, or nothing that is in view, those that may do so soon. The others are counted.
-    fn early(&self, context: &Context, unknown: Vec<Receipt>, unseen: Vec<Receipt>) -> Vec<Receipt> {
+    fn early(
+        &self,
+        context: &Context,
+        unknown: Vec<Receipt>,
+        unseen: Vec<Receipt>,
+        waited: Duration,
+    ) -> Vec<Receipt> {
         let Books { observed, metrics, .. } = &context.books;
         let (number, refused, now) = (unknown.len(), &self.room.refused, clock::monotonic());
         // A watch that has just failed may not have brought what was sent meanwhile.
@@ -85,42 +116,57 @@ impl Told {
         // With nothing in flight, these too are of messages that are not ours, or of deleted Broadcasts.
         let may_come = Places::of(observed, &self.key).may_have_sends_in_flight(clock::now());
         let patience = longest_send(&self.channel.spec);
-        let is_early = |receipt: &Receipt| may_come && refused.is_early(&receipt.id, now, patience);
+        // What comes again is known by its id; what does not is known here for as long as it waits.
+        let is_early = |receipt: &Receipt| match self.comes_again {
+            true => may_come && refused.is_early(&receipt.id, now, patience),
+            false => may_come && waited < patience,
+        };
         let early: Vec<Receipt> = unknown.into_iter().filter(is_early).collect();
         metrics.receipts(ReceiptResult::UnknownId, number - early.len());
         early
     }
 
-    /// Waits for the messages of receipts that do not come again, for as long as the answers to their sends may take.
-    async fn wait_for(self, context: Arc<Context>, early: Vec<Receipt>) {
-        let (books, room) = (&context.books, Some(self.room.as_ref()));
-        let deadline = clock::monotonic() + longest_send(&self.channel.spec);
-        let mut located = Located::of(early);
-        loop {
-            located.unknown.append(&mut located.unseen);
-            located.look(&Places::of(&books.observed, &self.key), room);
-            let left = deadline.saturating_duration_since(clock::monotonic());
-            let is_all = located.unknown.is_empty() && located.unseen.is_empty();
-            if is_all || left.is_zero() || context.ended.is_cancelled() {
-                break;
-            }
-            tokio::select! {
-                () = context.ended.cancelled() => {}
-                () = clock::wait(left.min(LOOK_AGAIN)) => {}
-            }
-        }
-        let nobodys = located.take_nobodys();
-        books.metrics.receipts(ReceiptResult::UnknownId, located.strangers + nobodys.len());
-        // Who opted out did so whatever message it was about.
-        let mut lost = std::mem::take(&mut located.lost);
-        lost.extend(nobodys.into_iter().filter(|receipt| receipt.is_opt_out));
-        books.metrics.receipts(ReceiptResult::Applied, located.apart);
-        if let Err(error) = keep(books, (&self.key, &self.channel.spec), located, &lost).await {
-            let reason = chain(&error);
-            tracing::warn!(channel = %self.key, reason, "failed to store receipts that came before their messages were known");
-        }
+    /// Stores what does not come again as soon as that can be done: receipts whose messages are not known yet, for as long as the answers
+    /// to their sends may take; what the API server does not take, for longer.
+    async fn keep_trying(self, context: Arc<Context>, rest: Rest) {
+        self.try_until_stored(&context, rest).await;
         drop(self.taken);
     }
+
+    async fn try_until_stored(&self, context: &Context, mut rest: Rest) {
+        let (began, mut pause) = (clock::monotonic(), FIRST_PAUSE);
+        loop {
+            tokio::select! {
+                () = context.ended.cancelled() => {}
+                () = clock::wait(pause) => {}
+            }
+            let waited = clock::monotonic().saturating_duration_since(began);
+            let is_last = waited >= KEPT || context.ended.is_cancelled();
+            let mut located = Located::of(rest.receipts.clone());
+            located.look(&Places::of(&context.books.observed, &self.key), Some(&self.room));
+            match self.attempt(context, located, &rest.preferences, waited).await {
+                Ok(early) if early.is_empty() => return,
+                Ok(early) => rest = Rest { receipts: early, preferences: Vec::new() },
+                Err(refusal) if is_last => {
+                    let (receipts, reason) = (rest.receipts.len(), chain(&refusal));
+                    tracing::warn!(channel = %self.key, receipts, reason, "gave up receipts that could not be stored");
+                    return;
+                }
+                Err(_) => {}
+            }
+            if is_last {
+                context.books.metrics.receipts(ReceiptResult::UnknownId, rest.receipts.len());
+                return;
+            }
+            pause = LONGEST_PAUSE.min(2 * pause);
+        }
+    }
+}
+
+/// What of a request is not stored yet.
+struct Rest {
+    receipts: Vec<Receipt>,
+    preferences: Vec<Preference>,
 }
 
 /// Stores what was found, and what else follows from it; and the opt-outs among those whose messages are lost.

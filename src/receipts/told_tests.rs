@@ -15,9 +15,10 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::journal::JournalSettings;
 
-/// An API server that takes a suppression only when it is let.
+/// An API server that takes a suppression only when it is let, and fails as often as it is told to.
 #[derive(Clone)]
 struct Cluster {
+    failures: Arc<AtomicUsize>,
     asked: Arc<Semaphore>,
     gate: Arc<Semaphore>,
     stored: Arc<AtomicUsize>,
@@ -26,7 +27,7 @@ struct Cluster {
 impl Cluster {
     fn new() -> Self {
         let closed = || Arc::new(Semaphore::new(0));
-        Self { asked: closed(), gate: closed(), stored: Arc::default() }
+        Self { failures: Arc::default(), asked: closed(), gate: closed(), stored: Arc::default() }
     }
 
     fn client(&self) -> Client {
@@ -36,7 +37,8 @@ impl Cluster {
             async move {
                 let answer = cluster.answer(request.uri().path()).await;
                 let body = kube::client::Body::from(answer.to_string().into_bytes());
-                Ok::<_, Infallible>(Response::new(body))
+                let code = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).expect("a status"));
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).expect("a response"))
             }
         });
         Client::new(service, "shop")
@@ -49,6 +51,10 @@ impl Cluster {
         assert!(path.ends_with("/broadcastsuppressions"), "{path}");
         self.asked.add_permits(1);
         self.gate.acquire().await.expect("open").forget();
+        let less = |left: usize| left.checked_sub(1);
+        if self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            return json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403});
+        }
         self.stored.fetch_add(1, Ordering::Relaxed);
         json!({
             "apiVersion": "broadcast-operator.dev/v1alpha1", "kind": "BroadcastSuppression", "metadata": {"name": "sms-1"},
@@ -80,17 +86,34 @@ fn context(client: &Client) -> Arc<Context> {
     Arc::new(Context { books, secrets, bodies, channels, homes, recorder, tasks, ended })
 }
 
+/// Signed by Twilio's rule, with the token 12345.
+fn opt_out() -> Request {
+    Request::post("/v1/namespaces/shop/channels/sms/receipts")
+        .header("x-twilio-signature", "XShPJxh/M8YSoq8vhYK5tm1k2J0=")
+        .body(Body::from("From=%2B15550100&OptOutType=STOP"))
+        .expect("a request")
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_now_is_stored_later_where_it_does_not_come_again() {
+    let cluster = Cluster::new();
+    let context = context(&cluster.client());
+    cluster.failures.store(2, Ordering::Relaxed);
+    cluster.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    let taken = take(&context, &ObjectKey::new("shop", "sms"), opt_out()).await;
+    assert!(matches!(taken, Err(Refusal::NotStored(_))), "{taken:?}");
+    assert_eq!(cluster.stored.load(Ordering::Relaxed), 0);
+    context.tasks.close();
+    context.tasks.wait().await;
+    assert_eq!(cluster.stored.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn an_opt_out_is_stored_although_its_sender_has_hung_up() {
     let cluster = Cluster::new();
     let context = context(&cluster.client());
     let key = ObjectKey::new("shop", "sms");
-    // Signed by Twilio's rule, with the token 12345.
-    let request = Request::post("/v1/namespaces/shop/channels/sms/receipts")
-        .header("x-twilio-signature", "XShPJxh/M8YSoq8vhYK5tm1k2J0=")
-        .body(Body::from("From=%2B15550100&OptOutType=STOP"))
-        .expect("a request");
-    let mut taking = Box::pin(take(&context, &key, request));
+    let mut taking = Box::pin(take(&context, &key, opt_out()));
     tokio::select! {
         taken = &mut taking => panic!("it cannot be stored yet: {taken:?}"),
         asked = cluster.asked.acquire() => asked.expect("open").forget(),

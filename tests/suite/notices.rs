@@ -50,10 +50,10 @@ async fn post_of_meta(stage: &Stage, field: &str, number: &str, mut value: Value
 
 /// A receipt that the first message of the Broadcast of Meta's channel failed.
 async fn failed_of_meta(stage: &Stage, code: u32) -> Value {
-    let id = match books::rows(stage, WhatsApp.name()).await.first() {
-        Some((_, row)) if !row.message_id.is_empty() => row.message_id.clone(),
-        _ => "wamid.X".into(),
-    };
+    // As the gateway knows it: the answer may not be recorded yet.
+    let taken = stage.accepted_of(WhatsApp).into_iter().find(|message| &*message.chat == chat_id(0).as_str());
+    let id = taken.and_then(|message| message.message_id);
+    let id = id.as_deref().unwrap_or("wamid.X");
     json!({"id": id, "status": "failed", "recipient_id": chat_id(0),
         "biz_opaque_callback_data": token(stage, WhatsApp.name(), 0).await,
         "timestamp": clock::now().as_second().to_string(), "errors": [{"code": code, "title": "no"}]})
