@@ -15,8 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    Broadcast, BroadcastChannel, BroadcastStatus, ChannelStatus, Condition, ReportedTrouble, StopStatus,
-    TroubleReason,
+    Broadcast, BroadcastChannel, BroadcastStatus, ChannelStatus, Condition, ReportedTrouble, StopEvidence,
+    StopStatus, TroubleReason,
 };
 use crate::clock;
 use crate::cluster::{ApiError, within};
@@ -95,11 +95,16 @@ pub fn is_news(
     !is_reported && !has_stopped_for(status, trouble) && !is_before(sent, status.settled_time.as_ref())
 }
 
-/// Whether a channel has stopped for such trouble already. What else it has stopped for may be over sooner. One that takes nothing at all
-/// need not slow down.
+/// Whether a channel has stopped for such trouble already, or for something of which receipts told: nobody ends that and leaves this. What
+/// else it has stopped for may be over sooner. One that takes nothing at all need not slow down.
 fn has_stopped_for(status: &ChannelStatus, trouble: &ReportedTrouble) -> bool {
     match &status.stop {
-        Some(stop) => trouble.reason == TroubleReason::RateLimited || stop.reason == trouble.reason,
+        Some(stop) => {
+            let is_by_receipt = stop.shown_by == Some(StopEvidence::Receipt);
+            trouble.reason == TroubleReason::RateLimited
+                || stop.reason == trouble.reason
+                || is_by_receipt && !trouble.reason.outlasts(stop.reason)
+        }
         // A version that had no stops in its statuses showed them as conditions alone.
         None => status.observed_gateway.is_none() && Condition::is_true(&status.conditions, "Stalled"),
     }
@@ -292,6 +297,28 @@ mod tests {
         let limit = ReportedTrouble { reason: TroubleReason::RateLimited, ..trouble(150) };
         let stopped = stopped_for(TroubleReason::AccountRestricted);
         assert!(!is_news(&stopped, &limit, at(200), at(300)), "it takes nothing at all");
+    }
+
+    #[test]
+    fn what_receipts_have_stopped_a_channel_for_keeps_out_all_that_ends_no_later() {
+        use TroubleReason::{AccountRestricted, PaymentRequired, StoppedByErrorPolicy};
+        for (stopped, told, expected) in [
+            (AccountRestricted, AccountRestricted, false),
+            (PaymentRequired, AccountRestricted, false),
+            (AccountRestricted, StoppedByErrorPolicy, false),
+            (StoppedByErrorPolicy, StoppedByErrorPolicy, false),
+            // The rule may be taken away: that settles nothing with the provider.
+            (StoppedByErrorPolicy, AccountRestricted, true),
+        ] {
+            let mut channel = stopped_for(stopped);
+            let status = channel.status.get_or_insert_default();
+            status.stop.as_mut().expect("a stop").shown_by = Some(StopEvidence::Receipt);
+            let told = ReportedTrouble { reason: told, ..trouble(150) };
+            assert_eq!(is_news(&channel, &told, at(200), at(300)), expected, "{stopped:?} {told:?}");
+            let standing = ReportedTrouble { reason: stopped, ..trouble(100) };
+            channel.status.get_or_insert_default().reported = Some(standing);
+            assert_eq!(is_news(&channel, &told, at(200), at(300)), expected, "{stopped:?} {told:?}");
+        }
     }
 
     #[test]

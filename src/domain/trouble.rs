@@ -42,6 +42,18 @@ impl TroubleReason {
             Self::RateLimited => return None,
         })
     }
+
+    /// Whether this stays when what has ended the other one ends it: a limit is over by itself, and what a rule stops when the rule is
+    /// taken away, which settles nothing with the provider.
+    #[must_use]
+    pub fn outlasts(self, other: Self) -> bool {
+        let lasts = |reason| match reason {
+            Self::RateLimited => 0,
+            Self::StoppedByErrorPolicy => 1,
+            _ => 2,
+        };
+        lasts(self) > lasts(other)
+    }
 }
 
 impl ReportedTrouble {
@@ -68,11 +80,12 @@ impl ReportedTrouble {
         now.duration_since(self.time.0) > THROTTLE_SHOWS_AFTER
     }
 
-    /// Whether this comes in place of another report that still stands: a stop in place of a mere limit, and a limit in place of an
-    /// earlier one that the channel has slowed down for.
+    /// Whether this comes in place of another report that still stands: one that outlasts it, and a limit in place of an earlier one that
+    /// the channel has slowed down for.
     #[must_use]
     pub fn replaces(&self, standing: &Self) -> bool {
-        standing.reason == TroubleReason::RateLimited
-            && (self.reason != TroubleReason::RateLimited || standing.has_shown(self.time.0))
+        let is_limit = |it: &Self| it.reason == TroubleReason::RateLimited;
+        let is_later_limit = is_limit(self) && is_limit(standing) && standing.has_shown(self.time.0);
+        is_later_limit || self.reason.outlasts(standing.reason)
     }
 }

@@ -172,11 +172,13 @@ impl Refused {
         }
     }
 
-    /// How hard it is to end. A stop that receipts tell of weighs most: what is tried too early fails chats, and not only a request.
-    pub(super) fn weight(&self) -> (bool, bool, bool) {
+    /// How hard it is to end. A stop that receipts tell of weighs most: what is tried too early fails chats, and not only a request. A rule
+    /// that is taken away ends its own stop alone.
+    pub(super) fn weight(&self) -> (bool, bool, bool, bool) {
         let is_by_receipt = self.halted.shown_by == StopEvidence::Receipt;
         let needs_a_person = self.outlasts_a_probe();
-        (is_by_receipt, needs_a_person && self.again.is_none(), needs_a_person)
+        let is_of_account = self.halted.trouble != SenderTrouble::ByErrorPolicy;
+        (is_by_receipt, needs_a_person && self.again.is_none(), needs_a_person, is_of_account)
     }
 
     fn is_told(&self, now: Instant) -> bool {

@@ -68,6 +68,65 @@ fn a_receipt_that_comes_while_the_credentials_are_refused_for_something_else_con
     }
 }
 
+/// What the status of a channel says after a receipt of a message that was sent just now told of this, and whether it was written down.
+fn hear(account: &mut Account, status: &mut Value, spec: &Value, (reason, code): (&str, &str)) -> bool {
+    let mut heard = BroadcastChannel::clone(&channel("uid", 1, spec, status));
+    let gateway = GatewayMark::of(&heard).digest;
+    let report = json!({"reason": reason, "code": code, "message": "said so", "time": JUST_NOW, "observedGateway": gateway});
+    let report = serde_json::from_value(report).expect("a report");
+    let is_news = crate::stops::is_news(&heard, &report, later_than_all(), WALL());
+    if is_news {
+        heard.status.get_or_insert_default().reported = Some(report);
+    }
+    let (heard, now) = (Arc::new(heard), clock::monotonic());
+    account.observe(Some(heard.clone()), now, WALL());
+    *status = status_of(account, &heard, now);
+    is_news
+}
+
+fn later_than_all() -> Timestamp {
+    "2026-11-23T10:00:01Z".parse().expect("time")
+}
+
+#[test]
+fn receipts_that_tell_by_turns_of_two_troubles_are_written_down_once() {
+    let (restricted, unpaid) = (("AccountRestricted", "131031"), ("PaymentRequired", "131042"));
+    let now = clock::monotonic();
+    let (mut account, mut status) = (Account::new(), Value::Null);
+    let spec = json!({});
+    enter(&mut account, &plain("uid", 1), "old", now);
+    assert!(hear(&mut account, &mut status, &spec, restricted));
+    // Others are put in, and these again: they are still refused.
+    for token in ["new", "old"] {
+        let channel = channel("uid", 1, &spec, &status);
+        read(&mut account, &channel, Ok(opened(&channel, token)), now);
+        status = status_of(&mut account, &channel, now);
+    }
+    assert!(status["reported"].is_null(), "{status}");
+    let stop = status["stop"].clone();
+    for _ in 0..3 {
+        assert!(!hear(&mut account, &mut status, &spec, unpaid), "{status}");
+        assert!(!hear(&mut account, &mut status, &spec, restricted), "{status}");
+        assert_eq!(status["stop"], stop);
+    }
+}
+
+#[test]
+fn what_receipts_say_of_an_account_outlasts_a_rule_that_stopped_it_first() {
+    let now = clock::monotonic();
+    let rule = json!({"errorPolicy": [{"codes": ["7"], "action": "StopChannel"}]});
+    let (by_rule, restricted) = (("StoppedByErrorPolicy", "7"), ("AccountRestricted", "131031"));
+    let (mut account, mut status) = (Account::new(), Value::Null);
+    enter(&mut account, &channel("uid", 1, &rule, &status), "token", now);
+    for (told, is_written) in [(by_rule, true), (restricted, true), (by_rule, false), (restricted, false)] {
+        assert_eq!(hear(&mut account, &mut status, &rule, told), is_written, "{told:?} {status}");
+    }
+    assert_eq!(status["stop"]["reason"], "AccountRestricted", "{status}");
+    let without = channel("uid", 2, &json!({}), &status);
+    read(&mut account, &without, Ok(opened(&without, "token")), now);
+    assert_eq!(door(&mut account, now), None, "no rule ends that");
+}
+
 #[test]
 fn other_credentials_settle_what_was_sent_with_those_before() {
     let now = clock::monotonic();
