@@ -267,12 +267,13 @@ mod tests {
             message: String::new(),
             observed_gateway: gateway.into(),
             time: Time(at(second)),
+            sent: None,
         }
     }
 
     #[test]
     fn trouble_is_news_unless_the_channel_has_stopped_for_it_or_was_mended_since_the_message_was_sent() {
-        for (channel, trouble, sent, expected) in [
+        for (channel, trouble, sent, expected) in vec![
             (channel(None, "False"), trouble(150), 100, true),
             (channel(Some(100), "False"), trouble(150), 101, true),
             (channel(Some(100), "False"), trouble(150), 100, false),

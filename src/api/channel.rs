@@ -305,6 +305,9 @@ pub struct ReportedTrouble {
     pub observed_gateway: String,
     /// When it happened, as the provider says.
     pub time: Time,
+    /// When its message was sent, as far as its row tells: what was settled since counts more. Absent, of an earlier version: `time`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Time>,
 }
 
 /// Why nothing can be sent through an account, or not so fast.

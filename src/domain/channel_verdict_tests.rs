@@ -39,6 +39,7 @@ fn report(channel: &mut BroadcastChannel, reason: TroubleReason) {
         message: String::new(),
         observed_gateway,
         time: Time(Timestamp::UNIX_EPOCH),
+        sent: None,
     });
 }
 

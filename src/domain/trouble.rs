@@ -74,6 +74,13 @@ impl ReportedTrouble {
         now.duration_since(self.time.0) > counts_for
     }
 
+    /// Whether its message was sent before such trouble was settled, in whole seconds, as a status holds times.
+    #[must_use]
+    pub fn is_settled(&self, settled: Option<Timestamp>) -> bool {
+        let sent = self.sent.as_ref().unwrap_or(&self.time);
+        settled.is_some_and(|settled| sent.0.as_second() <= settled.as_second())
+    }
+
     /// Whether all has failed by now, as far as is reckoned with, that the provider took before the channel slowed down for this.
     #[must_use]
     pub fn has_shown(&self, now: Timestamp) -> bool {

@@ -36,8 +36,8 @@ pub async fn stop(books: &Books, namespace: &str, placed: &[(At, Receipt)]) -> R
         let gateway = meaning.trouble.map(|_| GatewayMark::of(&channel).digest).unwrap_or_default();
         // Of an account that is too fast come many: those that are no news cost no look at their pages.
         let trouble = meaning.trouble.filter(|reason| {
-            let reported = reported(*reason, receipt, &gateway);
             let now = clock::now();
+            let reported = reported(*reason, receipt, &gateway, now);
             !channels.contains(&(key.clone(), *reason)) && stops::is_news(&channel, &reported, now, now)
         });
         let stops = meaning.stops_broadcast.filter(|_| !broadcasts.contains(&at.broadcast));
@@ -46,7 +46,7 @@ pub async fn stop(books: &Books, namespace: &str, placed: &[(At, Receipt)]) -> R
         }
         let Some(News { receipt, sent }) = &news(books, at, receipt).await? else { continue };
         if let Some(reason) = trouble {
-            let reported = reported(reason, receipt, &gateway);
+            let reported = reported(reason, receipt, &gateway, *sent);
             if stops::is_news(&channel, &reported, *sent, clock::now()) {
                 tracing::warn!(channel = %key, code = reported.code, reason = reason.as_str(), "is stopped or slowed down by a receipt");
                 settled(stops::report_trouble(&books.client, &key, &reported, *sent).await, &key)?;
@@ -86,13 +86,14 @@ async fn news(books: &Books, at: &At, receipt: &Receipt) -> Result<Option<News>,
     }
 }
 
-fn reported(reason: TroubleReason, receipt: &Receipt, gateway: &str) -> ReportedTrouble {
+fn reported(reason: TroubleReason, receipt: &Receipt, gateway: &str, sent: Timestamp) -> ReportedTrouble {
     ReportedTrouble {
         reason,
         code: cut_to_line(&receipt.evidence.code, 64),
         message: cut_to_line(&receipt.evidence.detail, 160),
         observed_gateway: gateway.into(),
         time: Time(receipt.evidence.time.unwrap_or_default()),
+        sent: Some(Time(sent)),
     }
 }
 

@@ -18,7 +18,8 @@ const TOO_FAST_WAIT: Duration = Duration::from_secs(10);
 
 impl Account {
     /// Stops or slows down for what receipts say of the account, as for an answer, once: any replica may have taken them. They speak of the
-    /// credentials that were read last; until some are known it says nothing that counts for long.
+    /// credentials that were read last; until some are known it says nothing that counts for long. Of messages that were sent before others
+    /// were put in it says nothing either.
     pub(super) fn heed(&mut self, channel: &BroadcastChannel, now: Instant, wall: Timestamp) {
         let Some(credentials) = self.credentials else { return };
         let reported = reported(channel, &self.gateway.digest);
@@ -33,6 +34,11 @@ impl Account {
             }
             return;
         };
+        // Whoever wrote it did not know yet what this one knows, or the one before it.
+        let told = channel.status.as_ref().and_then(|status| status.settled_time.as_ref());
+        if reported.is_settled(self.settled.max(told.map(|told| told.0))) {
+            return;
+        }
         if !self.refusals.are_reported_too(credentials, *reason) {
             let said = with_code(code, message.clone());
             self.close(Refused::by_receipt(credentials, trouble, (code, &said), now), now);

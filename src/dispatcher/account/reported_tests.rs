@@ -180,7 +180,7 @@ fn a_report_says_more_of_the_credentials_that_are_refused_and_not_of_those_befor
     enter(&mut account, &before, "first", now);
     let reported = json!({
         "observedGeneration": 1, "activeBroadcasts": 0,
-        "reported": {"reason": "AccountRestricted", "code": "131031", "message": "no", "time": "2026-11-23T09:59:00Z"},
+        "reported": {"reason": "AccountRestricted", "code": "131031", "message": "no", "time": "2026-11-23T10:00:01Z"},
     });
     account.observe(Some(channel("1", 1, &json!({}), &reported)), now, WALL());
     let Health::Stalled("AccountRestricted", message) = account.health(true, now, WALL()) else {

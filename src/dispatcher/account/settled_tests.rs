@@ -1,5 +1,7 @@
 use SenderTrouble::{AccountRestricted, AuthenticationFailed, PaymentRequired};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::*;
 
 /// The same channel with this status, in which a receipt says this.
@@ -108,6 +110,36 @@ fn receipts_that_tell_by_turns_of_two_troubles_are_written_down_once() {
         assert!(!hear(&mut account, &mut status, &spec, unpaid), "{status}");
         assert!(!hear(&mut account, &mut status, &spec, restricted), "{status}");
         assert_eq!(status["stop"], stop);
+    }
+}
+
+#[test]
+fn a_report_that_is_written_down_before_it_is_known_that_it_is_settled_condemns_no_other_credentials() {
+    let now = clock::monotonic();
+    // When its message was sent, where that is known, and when it failed.
+    for (sent, failed, is_open) in [
+        (Some("2026-11-23T09:59:58Z"), "2026-11-23T10:00:05Z", true),
+        (Some("2026-11-23T10:00:00Z"), "2026-11-23T10:00:05Z", true),
+        (Some("2026-11-23T10:00:01Z"), "2026-11-23T10:00:05Z", false),
+        (None, "2026-11-23T09:59:59Z", true),
+        (None, "2026-11-23T10:00:01Z", false),
+    ] {
+        let (mut account, channel, _) = open("old", now);
+        read(&mut account, &channel, Ok(opened(&channel, "new")), now + BUSY_LOOK);
+        let mut told = BroadcastChannel::clone(&told(&Value::Null, "AuthenticationFailed", failed));
+        let reported = told.status.as_mut().and_then(|status| status.reported.as_mut()).expect("a report");
+        reported.sent = sent.map(|sent| Time(sent.parse().expect("time")));
+        let told = Arc::new(told);
+        account.observe(Some(told.clone()), now + BUSY_LOOK, WALL());
+        let status = status_of(&mut account, &told, now + BUSY_LOOK);
+        assert_eq!(status["stop"].is_null() && status["reported"].is_null(), is_open, "{sent:?} {status}");
+        // The next process knows when it was settled by the status alone.
+        let mut both = BroadcastChannel::clone(&told);
+        both.status.get_or_insert_default().settled_time = Some(Time(WALL()));
+        let (mut next, both) = (Account::new(), Arc::new(both));
+        enter(&mut next, &both, "new", now);
+        next.observe(Some(both.clone()), now, WALL());
+        assert_eq!(status_of(&mut next, &both, now)["stop"].is_null(), is_open, "{sent:?}");
     }
 }
 
