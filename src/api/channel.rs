@@ -246,8 +246,8 @@ pub struct ChannelStatus {
     /// minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<ReportedTrouble>,
-    /// When the channel went on after its provider had refused it, or with another gateway or other credentials. Receipts of messages that
-    /// were sent before do not stop it again.
+    /// When what receipts say of messages of before was settled: by other credentials or another gateway, by a wish to try again, or by the
+    /// provider, asked again. Receipts of messages that were sent until then do not stop the channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_time: Option<Time>,
     /// Broadcasts of this channel that are being sent.

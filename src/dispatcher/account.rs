@@ -91,8 +91,11 @@ pub(super) struct Account {
     halted: Option<Halted>,
     /// What receipts said of the account, once it has stopped for it, or has other credentials than it was said of.
     heeded: Option<ReportedTrouble>,
-    /// When it was last given other credentials, in whole seconds.
+    /// When it was last settled, in whole seconds, what receipts say of messages of before: by other credentials or another gateway, by a
+    /// person, or by the provider, asked.
     settled: Option<Timestamp>,
+    /// The process before had credentials that the provider refused. Nobody knows whether those that open the door are others.
+    may_have_others: bool,
     /// What the provider refuses to send with, and when to try it again all the same.
     refusals: Refusals,
     caution: Caution,
@@ -119,6 +122,7 @@ impl Account {
             halted: None,
             heeded: None,
             settled: None,
+            may_have_others: false,
             refusals: Refusals::default(),
             caution: Caution::default(),
             receipts: ReceiptSecrets::default(),
@@ -143,7 +147,7 @@ impl Account {
                 self.take_up(&channel, now, wall);
             }
             // Each message looks here, and few of them see another version.
-            Some(before) if !Arc::ptr_eq(&before, &channel) => self.follow(&before, &channel, now),
+            Some(before) if !Arc::ptr_eq(&before, &channel) => self.follow(&before, &channel, now, wall),
             Some(_) => {}
         }
         self.heed(&channel, now, wall);
@@ -173,17 +177,21 @@ impl Account {
             self.caution.probe();
         }
         if !self.gateway.is_of_status(channel) {
+            if health::is_of_another_gateway(status) {
+                self.settle_now(wall);
+            }
             return;
         }
         if let Some((until, why)) = wait {
             self.caution.take_up(until, why, now, wall);
         }
         self.halted = refused::lasting(channel, &self.gateway.digest);
+        self.may_have_others = self.halted.is_none() && refused::had_bad_credentials(channel);
         self.heeded = reported::taken_in(channel, &self.gateway.digest, wall);
     }
 
     /// The channel was changed, or its status was written.
-    fn follow(&mut self, before: &BroadcastChannel, after: &BroadcastChannel, now: Instant) {
+    fn follow(&mut self, before: &BroadcastChannel, after: &BroadcastChannel, now: Instant, wall: Timestamp) {
         let is_another_spec = before.metadata.generation != after.metadata.generation;
         if is_another_spec {
             self.rules = after.spec.error_policy.clone().into();
@@ -193,7 +201,7 @@ impl Account {
         let gateway = GatewayMark::of(after);
         let is_forgiven = gateway.digest != self.gateway.digest;
         if is_forgiven {
-            self.forgive();
+            self.forgive(wall);
         }
         self.gateway = gateway;
         let has_other_settings = is_another_spec && !is_same_gateway(before, after);
@@ -208,11 +216,13 @@ impl Account {
 
     /// A person has changed the gateway, or wants to try again: whatever was wrong is tried anew, and what is in flight says nothing of
     /// it any more.
-    fn forgive(&mut self) {
+    fn forgive(&mut self, wall: Timestamp) {
+        self.settle_now(wall);
         if self.refusals.clear() {
             self.caution.probe();
         }
         self.halted = None;
+        self.may_have_others = false;
         self.heeded = None;
         self.caution.forgive();
         self.adaptive.forget();
@@ -311,6 +321,9 @@ impl Account {
         };
         if in_flight >= self.max_in_flight() {
             return Err(None);
+        }
+        if let Some(left) = self.settling(wall) {
+            return Err(Some(left));
         }
         match self.rate.as_ref().map(|rate| rate.wait(now)) {
             Some(wait) if !wait.is_zero() => Err(Some(wait)),

@@ -7,10 +7,7 @@ use super::conditions::Conditions;
 use super::day_count::DayCount;
 use super::error_policy::still_stops;
 use super::gateway_mark::GatewayMark;
-use crate::api::{
-    BroadcastChannel, ChannelStatus, ChannelStop, Condition, ConditionStatus, ErrorRule, ReportedTrouble,
-    TroubleReason,
-};
+use crate::api::{BroadcastChannel, ChannelStatus, ChannelStop, ConditionStatus, ErrorRule, ReportedTrouble};
 
 /// Reason of Throttled when the channel's own limit of the day is used up.
 pub const DAILY_LIMIT: &str = "DailyLimit";
@@ -26,14 +23,6 @@ pub const RECEIPTS_REFUSED: &str = "ReceiptsRefused";
 
 /// Reason of Ready while nothing is known of the account yet.
 pub const OPENING: &str = "Opening";
-
-/// Why a provider itself takes nothing from an account.
-const OF_THE_ACCOUNT: [TroubleReason; 4] = [
-    TroubleReason::AuthenticationFailed,
-    TroubleReason::AccountRestricted,
-    TroubleReason::PaymentRequired,
-    TroubleReason::StoppedByErrorPolicy,
-];
 
 /// How an account stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +56,7 @@ pub struct AccountState {
     pub stop: Option<ChannelStop>,
     /// What receipts said of it and it has taken in: it has stopped for that, or has other credentials since.
     pub heeded: Option<ReportedTrouble>,
-    /// When it was last given other credentials, in whole seconds.
+    /// When what receipts say of messages of before was settled, in whole seconds.
     pub settled: Option<Timestamp>,
     /// What all this belongs to.
     pub gateway: GatewayMark,
@@ -148,17 +137,10 @@ pub fn channel_status(
     let reported = reported.and_then(|reported| reported.of_gateway(&GatewayMark::of(channel).digest));
     let rules = &channel.spec.error_policy;
     let reported = reported.filter(|it| is_still_reported(it, heeded.as_ref(), stop, rules, now));
-    let is_over = !is_unknown && stop.is_none() && before.is_some_and(had_refused);
-    // Receipts of what went through another gateway say nothing of this one.
-    let is_another = before
-        .and_then(|status| status.observed_gateway.as_ref())
-        .is_some_and(|observed| !gateway.digest.is_empty() && *observed != gateway.digest);
-    let is_settled = is_over || is_another;
     let told = before.and_then(|status| status.settled_time.clone());
-    let settled_time = if is_settled { Some(Time(now)) } else { told.max(settled.map(Time)) };
     ChannelStatus {
         reported,
-        settled_time,
+        settled_time: told.max(settled.map(Time)),
         observed_generation: generation,
         observed_gateway: (!gateway.digest.is_empty()).then(|| gateway.digest.clone()),
         try_again_token: gateway.try_again.clone(),
@@ -170,18 +152,6 @@ pub fn channel_status(
         sent_by_hour: sent.stored(now),
         active_broadcasts: i32::try_from(active).unwrap_or(i32::MAX),
     }
-}
-
-/// Whether the status says that the provider refused the account, and not something on the way to it: what ended that has settled what
-/// receipts say of messages of before.
-fn had_refused(status: &ChannelStatus) -> bool {
-    let reason = match (&status.stop, &status.observed_gateway) {
-        (Some(stop), _) => stop.reason.as_str(),
-        // A version that had no stops in its statuses showed them as conditions alone.
-        (None, None) => Condition::find_true(&status.conditions, "Stalled").map_or("", |it| &it.reason),
-        (None, Some(_)) => return false,
-    };
-    OF_THE_ACCOUNT.iter().any(|trouble| trouble.as_str() == reason)
 }
 
 /// What receipts say stands there until the channel, which stopped for it, goes on, or somebody has changed its gateway: the next sender

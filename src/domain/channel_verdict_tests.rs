@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{BroadcastChannelSpec, ProviderName};
+use crate::api::{BroadcastChannelSpec, Condition, ProviderName, TroubleReason};
 
 fn state(channel: &BroadcastChannel, health: &Health) -> AccountState {
     let stop = match health {
@@ -84,53 +84,21 @@ fn an_account_that_was_not_read_yet_has_settled_nothing() {
         channel.status = Some(opening);
     }
     let ready = status(&channel, &Health::Ready);
-    assert!(ready.stop.is_none() && ready.reported.is_none() && ready.settled_time.is_some(), "{ready:?}");
-
-    let mut other = self::channel();
-    other.status = Some(status(&other, &Health::Stalled("SecretNotFound", String::new())));
-    assert_eq!(status(&other, &Health::Opening).settled_time, None, "nor where nothing was refused");
+    assert!(ready.stop.is_none() && ready.reported.is_none(), "{ready:?}");
 }
 
 #[test]
-fn only_what_somebody_settled_keeps_receipts_of_before_out() {
-    let is_settled = |reason: &str, stop: Option<TroubleReason>, has_marks: bool| {
-        let mut channel = channel();
-        let mut before = status(&channel, &Health::Ready);
-        let condition = serde_json::json!({"type": "Stalled", "status": "True", "reason": reason, "message": "",
-                                           "observedGeneration": 1, "lastTransitionTime": "2026-11-23T10:00:00Z"});
-        before.conditions = vec![serde_json::from_value(condition).expect("a condition")];
-        before.stop = stop.map(|reason| {
-            let stop = serde_json::json!({"reason": reason, "message": ""});
-            serde_json::from_value(stop).expect("a stop")
-        });
-        before.observed_gateway = before.observed_gateway.filter(|_| has_marks);
-        channel.status = Some(before);
-        status(&channel, &Health::Ready).settled_time.is_some()
-    };
-    assert!(is_settled("AccountRestricted", Some(TroubleReason::AccountRestricted), true));
-    assert!(is_settled("AccountRestricted", None, false), "a version without stops");
-    assert!(!is_settled("SecretNotFound", None, true), "the provider has refused nothing");
-    assert!(!is_settled("SecretNotFound", None, false));
-    assert!(!is_settled("UnexpectedRedirect", None, true));
-    for reason in [TroubleReason::UnexpectedAnswer, TroubleReason::UnexpectedRedirect] {
-        assert!(
-            !is_settled(reason.as_str(), Some(reason), true),
-            "something on the way, and not the provider"
-        );
-        assert!(!is_settled(reason.as_str(), None, false));
-    }
-}
-
-#[test]
-fn another_gateway_settles_what_was_sent_through_the_one_before() {
-    let mut channel = channel();
-    channel.status = Some(status(&channel, &Health::Ready));
-    for health in [Health::Opening, Health::Ready, restricted()] {
-        assert_eq!(status(&channel, &health).settled_time, None, "{health:?}");
-        let mut changed = channel.clone();
-        changed.spec.ca_secret_ref = Some(crate::api::KeyRef { name: "ca".into(), key: "ca".into() });
-        let after = status(&changed, &health);
-        assert_eq!(after.settled_time, Some(Time(Timestamp::UNIX_EPOCH)), "{health:?}");
+fn what_was_settled_last_stands_there_whatever_the_account_is_like_when_it_is_written() {
+    let time = |second| Timestamp::from_second(second).ok();
+    for (told, settled, expected) in [(None, 7, 7), (Some(5), 7, 7), (Some(9), 7, 9)] {
+        for health in [Health::Opening, Health::Ready, restricted()] {
+            let mut channel = channel();
+            channel.status.get_or_insert_default().settled_time = told.and_then(time).map(Time);
+            let state = AccountState { settled: time(settled), ..state(&channel, &health) };
+            let now = time(100).expect("small");
+            let after = channel_status(&channel, &state, 0, &mut DayCount::default(), now);
+            assert_eq!(after.settled_time, time(expected).map(Time), "{told:?} {health:?}");
+        }
     }
 }
 
@@ -158,10 +126,6 @@ fn the_brake_hides_a_stop_from_people_and_from_no_process() {
     assert!(Condition::is_true(&paused.conditions, "Ready"));
     assert!(!Condition::is_true(&paused.conditions, "Stalled"));
     assert_eq!(paused.stop.map(|stop| stop.reason), Some(TroubleReason::AccountRestricted));
-    assert_eq!(paused.settled_time, None, "nothing is settled by the brake");
-    channel.spec.paused = false;
-    assert_eq!(status(&channel, &Health::Ready).settled_time, Some(Time(Timestamp::UNIX_EPOCH)));
-    channel.spec.paused = true;
     let full = status(&channel, &Health::DayIsFull(Timestamp::UNIX_EPOCH));
     assert_eq!(full.throttled_until, None, "the next process would keep it as a wait of the gateway");
 }

@@ -36,6 +36,12 @@ pub(super) fn was_in_trouble(conditions: &[Condition]) -> bool {
     was_in_doubt || Condition::is_true(conditions, "Stalled")
 }
 
+/// Whether a status that does not count for the gateway of its channel is of another one: who has settled that knew of what was sent. One of
+/// a version that had no marks is, where the channel needed a person.
+pub(super) fn is_of_another_gateway(status: &ChannelStatus) -> bool {
+    status.observed_gateway.is_some() || Condition::is_true(&status.conditions, "Stalled")
+}
+
 impl Account {
     /// What the status says of the account: how it stands, and the wait that the gateway asked for, whatever else is said.
     pub(in crate::dispatcher) fn state(

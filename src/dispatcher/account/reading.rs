@@ -114,7 +114,7 @@ impl Account {
         self.door = match read {
             Ok(opened) => {
                 self.know(opened.credentials, wall);
-                self.door_to(version, opened, now)
+                self.door_to(version, opened, now, wall)
             }
             Err(trouble) => self.door_without(trouble, now + SECRET_POLL),
         };
@@ -172,7 +172,7 @@ impl Account {
         stays
     }
 
-    fn door_to(&mut self, version: Version, opened: Opened, now: Instant) -> Door {
+    fn door_to(&mut self, version: Version, opened: Opened, now: Instant, wall: Timestamp) -> Door {
         let Opened { credentials, ref probed, .. } = opened;
         if let Some(halted) = self.halted.take() {
             self.refusals.remember(Refused::of(credentials, halted, now));
@@ -191,6 +191,11 @@ impl Account {
         }
         if !self.refusals.is_empty() {
             self.caution.probe();
+        }
+        // What is tried again by itself after a while is settled by nobody.
+        let is_settled = self.refused().is_some_and(|refused| refused.is_taken_back(probed));
+        if std::mem::take(&mut self.may_have_others) || is_settled {
+            self.settle_now(wall);
         }
         self.refusals.lift(credentials);
         let look = Look::at(now, probed.untold(0));

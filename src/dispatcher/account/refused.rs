@@ -164,12 +164,16 @@ impl Refused {
     pub(super) fn still(&self, probed: &Probed, now: Instant) -> bool {
         match probed {
             Probed::Refused(..) => true,
-            // What it said to the same question before is over.
-            Probed::Good if self.halted.shown_by == StopEvidence::Question => false,
+            _ if self.is_taken_back(probed) => false,
             Probed::Good | Probed::NotAsked | Probed::NotTold { .. } => {
                 self.again.is_none_or(|again| now < again)
             }
         }
+    }
+
+    /// Whether the provider says something else to the same question as before.
+    pub(super) fn is_taken_back(&self, probed: &Probed) -> bool {
+        *probed == Probed::Good && self.halted.shown_by == StopEvidence::Question
     }
 
     /// How hard it is to end. A stop that receipts tell of weighs most: what is tried too early fails chats, and not only a request. A rule
@@ -317,6 +321,20 @@ pub(super) fn lasting(channel: &BroadcastChannel, gateway: &str) -> Option<Halte
     let is_lasting = (LASTING.contains(&halted.trouble) || halted.shown_by == StopEvidence::Receipt)
         && halted.still_stops(&channel.spec.error_policy);
     is_lasting.then_some(halted)
+}
+
+/// Whether the status of a channel says that the provider refused its credentials, and no rule says otherwise now.
+pub(super) fn had_bad_credentials(channel: &BroadcastChannel) -> bool {
+    let Some(status) = &channel.status else { return false };
+    let trouble = SenderTrouble::AuthenticationFailed;
+    match (&status.stop, &status.observed_gateway) {
+        (Some(stop), _) => {
+            stop.reason == trouble.reason() && still_stops(&channel.spec.error_policy, trouble, &stop.code)
+        }
+        (None, Some(_)) => false,
+        (None, None) => Condition::find_true(&status.conditions, "Stalled")
+            .is_some_and(|stalled| stalled.reason == trouble.reason().as_str()),
+    }
 }
 
 /// What has shown a stop of a version that did not store it. Each answer to a message has a code, and an answer to a question none.

@@ -15,6 +15,8 @@ use crate::domain::error_policy::still_stops;
 /// How long an account waits that was too fast, as only receipts say: the provider took the messages and dropped them later, so it may
 /// still have others. It gives no time of its own.
 const TOO_FAST_WAIT: Duration = Duration::from_secs(10);
+/// What the times of messages and statuses are told apart by.
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Account {
     /// Stops or slows down for what receipts say of the account, as for an answer, once: any replica may have taken them. They speak of the
@@ -47,11 +49,23 @@ impl Account {
 
     /// Other credentials were put in: what receipts say of messages of before is settled with that. A limit is that of the gateway.
     pub(super) fn settle(&mut self, wall: Timestamp) {
-        self.settled = Timestamp::from_second(wall.as_second()).ok();
+        self.settle_now(wall);
         let reported = self.channel.as_deref().and_then(|channel| reported(channel, &self.gateway.digest));
         if let Some(reported) = reported.filter(|reported| reported.reason != TroubleReason::RateLimited) {
             self.heeded = Some(reported);
         }
+    }
+
+    /// What receipts say of messages that were sent until now says nothing of what is sent from now on.
+    pub(super) fn settle_now(&mut self, wall: Timestamp) {
+        self.settled = Timestamp::from_second(wall.as_second()).ok();
+    }
+
+    /// The rest of the second in which it was settled: times of messages are whole seconds, so one that is sent in it would be one of
+    /// before, and its own receipt would stop nothing.
+    pub(super) fn settling(&self, wall: Timestamp) -> Option<Duration> {
+        let settled = self.settled.filter(|settled| settled.as_second() == wall.as_second())?;
+        Duration::try_from(wall.duration_since(settled)).ok().map(|gone| SECOND.saturating_sub(gone))
     }
 }
 

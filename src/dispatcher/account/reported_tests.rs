@@ -251,7 +251,12 @@ fn what_an_answer_showed_is_tried_again_by_itself_after_a_failover_although_rece
         assert_eq!(next.second_of_work(500), 1, "one message, to see");
         let status = status_of(&mut next, &stopped, later);
         assert!(status["stop"].is_null() && status["reported"].is_null(), "{status}");
-        assert!(status["settledTime"].is_string(), "{status}");
+        // Credentials that were refused may be others by now; who wants to be paid was asked again, and settled nothing.
+        assert_eq!(
+            status["settledTime"].is_string(),
+            trouble == SenderTrouble::AuthenticationFailed,
+            "{status}"
+        );
     }
 }
 
