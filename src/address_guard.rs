@@ -104,7 +104,8 @@ impl Resolve for SystemNames {
 }
 
 fn not_allowed(host: &str, address: IpAddr) -> AddressNotAllowed {
-    AddressNotAllowed { host: host.to_owned(), suggestion: IpNet::from(address).to_string() }
+    // Ranges are held against the address inside.
+    AddressNotAllowed { host: host.to_owned(), suggestion: IpNet::from(embedded(address)).to_string() }
 }
 
 /// The IPv4 address inside an IPv6 one (mapped, compatible, NAT64, 6to4), or the address itself.
@@ -273,8 +274,12 @@ mod tests {
         let policy = AddressPolicy::default();
         for host in ["2130706433", "0x7f.1", "017700000001", "127.1", "[::1]", "[::ffff:7f00:1]"] {
             let url: Url = format!("http://{host}/x").parse().expect("url");
-            let error = policy.check_url(&url).expect_err(host);
-            assert!(error.to_string().contains("--allow-address"), "{error}");
+            let error = policy.check_url(&url).expect_err(host).to_string();
+            assert!(error.contains("--allow-address"), "{error}");
+            // What it says to do lets it through.
+            let range = error.rsplit(' ').next().and_then(|range| range.parse().ok());
+            let opened = AddressPolicy::new(vec![range.expect("a range at the end")]);
+            assert_eq!(opened.check_url(&url).ok(), Some(()), "{error}");
         }
     }
 

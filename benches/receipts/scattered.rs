@@ -26,8 +26,8 @@ const SECONDS: u32 = 20;
 /// Requests that are open where there is no rate, and how many are posted so.
 const CONNECTIONS: usize = 64;
 const UNBOUNDED: usize = 20_000;
-/// More than are ever open.
-const MOST_CONNECTIONS: usize = 2_048;
+/// As many as the operator takes at the same time, less those that others may have open.
+const MOST_CONNECTIONS: usize = 1_000;
 
 /// Sends one big Broadcast, then posts a part of its receipts at each rate. Out: rows of the table.
 pub async fn measure() -> Vec<(String, String)> {

@@ -26,8 +26,8 @@ const MESSAGES_PER_SECOND: u32 = 1_000;
 const AFTER: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 /// Between two looks at what was sent.
 const LOOK: Duration = Duration::from_millis(50);
-/// More than are ever open.
-const MOST_CONNECTIONS: usize = 1_024;
+/// As many as the operator takes at the same time, less those that others may have open.
+const MOST_CONNECTIONS: usize = 1_000;
 
 /// Measures two providers. Out: rows of the table.
 pub async fn measure() -> Vec<(String, String)> {

@@ -171,7 +171,7 @@ fn parse(text: &str, region: Option<Region>) -> Result<String, ChatProblem> {
     let number = match &parsed {
         Ok(number) => number,
         Err(ParseError::InvalidCountryCode) => {
-            let problem = "it begins with no country code: add it, or give the channel its defaultRegion";
+            let problem = "it begins with the code of no country: add the right one; for numbers without `+` and code, give the channel its defaultRegion";
             return Err(invalid(problem.into()));
         }
         Err(ParseError::TooLongNsn) => return Err(wrong("too long")),

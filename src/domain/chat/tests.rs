@@ -61,7 +61,7 @@ fn phone_numbers_become_their_digits_or_say_what_is_wrong() {
         (
             None,
             "+999123456789",
-            "InvalidPhoneNumber: it begins with no country code: add it, or give the channel its defaultRegion",
+            "InvalidPhoneNumber: it begins with the code of no country: add the right one; for numbers without `+` and code, give the channel its defaultRegion",
         ),
         (None, "600111222333444555666", "InvalidPhoneNumber: too long"),
         (Some("XX"), "600111222", "InvalidPhoneNumber: defaultRegion XX of the channel is no country"),
