@@ -21,5 +21,5 @@ pub async fn store_news(
 ) -> Result<(), Refusal> {
     let mut located = Located::of(news);
     located.look(&Places::of(&books.observed, channel), None);
-    keep(books, (channel, spec), located, &[]).await
+    keep(books, (channel, spec), (located.found, &located.notable), (&[], &[])).await
 }

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::located::{EARLY_WAIT, Found, Located, locate};
-use super::places::Places;
+use super::places::{At, Places};
 use super::refusal::Refusal;
 use super::room::ChannelRoom;
 use super::{Books, Context, opt_outs, stopping};
@@ -87,14 +87,10 @@ impl Told {
         let (books, key, spec) = (&context.books, &self.key, &self.channel.spec);
         located.house(context, &key.namespace).await?;
         let Located { found, notable, strangers, mut lost, unknown, unseen, .. } = located;
-        stopping::stop(books, &key.namespace, &notable).await?;
-        // First what cannot fail for good: an opt-out that cannot be stored must not hold up the receipts for ever.
-        merge(books, found).await.map_err(|error| Refusal::NotStored(Box::new(error)))?;
-        opt_outs::follow(books, key, spec, preferences).await?;
         // Who opted out need not wait until it is known what message that was about.
         let unfound = unknown.iter().chain(&unseen);
         lost.extend(unfound.filter(|receipt| receipt.is_opt_out).cloned());
-        opt_outs::suppress(books, key, spec, &notable, &lost).await?;
+        keep(books, (key, spec), (found, &notable), (preferences, &lost)).await?;
         books.metrics.receipts(ReceiptResult::UnknownId, strangers);
         Ok(self.early(context, unknown, unseen, waited))
     }
@@ -112,6 +108,9 @@ impl Told {
         // A watch that has just failed may not have brought what was sent meanwhile.
         if !unseen.is_empty() || number > 0 && observed.has_trouble(&self.key.namespace) {
             return unknown.into_iter().chain(unseen).collect();
+        }
+        if unknown.is_empty() {
+            return unknown;
         }
         // With nothing in flight, these too are of messages that are not ours, or of deleted Broadcasts.
         let may_come = Places::of(observed, &self.key).may_have_sends_in_flight(clock::now());
@@ -169,19 +168,22 @@ struct Rest {
     preferences: Vec<Preference>,
 }
 
-/// Stores what was found, and what else follows from it; and the opt-outs among those whose messages are lost.
+/// Stores what was found, with what else follows from the notable ones of it; what people want; and the opt-outs among those whose messages
+/// are lost.
 ///
 /// # Errors
 /// When it could not be stored.
 pub async fn keep(
     books: &Books,
     (channel, spec): (&ObjectKey, &BroadcastChannelSpec),
-    located: Located,
-    lost: &[Receipt],
+    (found, notable): (Found, &[(At, Receipt)]),
+    (preferences, lost): (&[Preference], &[Receipt]),
 ) -> Result<(), Refusal> {
-    stopping::stop(books, &channel.namespace, &located.notable).await?;
-    merge(books, located.found).await.map_err(|error| Refusal::NotStored(Box::new(error)))?;
-    opt_outs::suppress(books, channel, spec, &located.notable, lost).await
+    stopping::stop(books, &channel.namespace, notable).await?;
+    // First what cannot fail for good: an opt-out that cannot be stored must not hold up the receipts for ever.
+    merge(books, found).await.map_err(|error| Refusal::NotStored(Box::new(error)))?;
+    opt_outs::follow(books, channel, spec, preferences).await?;
+    opt_outs::suppress(books, channel, spec, notable, lost).await
 }
 
 /// Receipts without secrets of the channel in what they say. Only failures say anything.
@@ -206,7 +208,7 @@ fn longest_send(channel: &BroadcastChannelSpec) -> Duration {
 }
 
 /// Takes evidence into its pages or into journals, and counts it.
-pub async fn merge(books: &Books, found: Found) -> Result<(), JournalError> {
+async fn merge(books: &Books, found: Found) -> Result<(), JournalError> {
     let Books { journal, metrics, .. } = books;
     let merges = found.into_iter().map(|(page, evidence)| async move {
         let receipts = evidence.len();
